@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "proto/wire/config.h"
+
+#include <algorithm>
+#include <set>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "proto/wire/config_values.h"
+
+namespace terse::wire {
+namespace {
+
+constexpr std::string_view kPrefix = "TERSE_";
+constexpr std::string_view kOtherEnvironment[] = {"TERSE_CONFIG", "TERSE_LOG", "TERSE_SIMD",
+                                                  "TERSE_PLUGIN_PATH"};
+
+template <typename... Parts>
+absl::Status Invalid(const Parts&... parts) {
+  return absl::InvalidArgumentError(absl::StrCat(parts...));
+}
+
+std::string_view NearestPath(std::string_view path) {
+  std::vector<std::string_view> paths;
+  for (const ConfigKey& key : ConfigKeys()) paths.push_back(key.path);
+  return Nearest(path, paths);
+}
+
+std::string NearestEnvironmentName(std::string_view name) {
+  std::vector<std::string> names(std::begin(kOtherEnvironment), std::end(kOtherEnvironment));
+  for (const ConfigKey& key : ConfigKeys()) names.push_back(EnvironmentName(key.path));
+  return std::string(Nearest(name, std::vector<std::string_view>(names.begin(), names.end())));
+}
+
+const ConfigKey* FindByEnvironmentName(std::string_view name) {
+  for (const ConfigKey& key : ConfigKeys()) {
+    if (EnvironmentName(key.path) == name) return &key;
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+std::string_view Name(Origin origin) {
+  switch (origin) {
+    case Origin::kDefault:
+      return "default";
+    case Origin::kFile:
+      return "file";
+    case Origin::kEnvironment:
+      return "environment";
+    case Origin::kFlag:
+      return "flag";
+  }
+  return "unknown";
+}
+
+const ConfigKey* FindConfigKey(std::string_view path) {
+  for (const ConfigKey& key : ConfigKeys()) {
+    if (key.path == path) return &key;
+  }
+  return nullptr;
+}
+
+std::string EnvironmentName(std::string_view path) {
+  std::string name(kPrefix);
+  for (const char c : path) name += c == '.' ? '_' : absl::ascii_toupper(static_cast<unsigned char>(c));
+  return name;
+}
+
+absl::Span<const std::string_view> OtherEnvironment() { return kOtherEnvironment; }
+
+Settings::Settings() : origins_(ConfigKeys().size(), Origin::kDefault) {}
+
+absl::Status Settings::Set(std::string_view path, std::string_view text, Origin origin) {
+  const ConfigKey* const key = FindConfigKey(path);
+  if (key == nullptr) {
+    return Invalid("unknown key ", Quoted(path), "; did you mean \"", View(NearestPath(path)), "\"?");
+  }
+  Config next = config_;
+  const absl::Status status = key->set(text, &next);
+  if (!status.ok()) return Invalid(View(path), ": ", Quoted(text), " is not allowed; it ", status.message());
+  Origin& current = origins_[static_cast<size_t>(key - ConfigKeys().data())];
+  if (origin < current) return absl::OkStatus();
+  config_ = std::move(next);
+  current = origin;
+  return absl::OkStatus();
+}
+
+absl::Status Settings::SetFromEnvironment(absl::Span<const std::string> environment) {
+  Settings next = *this;
+  std::set<std::string_view> seen;
+  for (const std::string_view variable : environment) {
+    if (variable.substr(0, kPrefix.size()) != kPrefix) continue;
+    const size_t equals = variable.find('=');
+    const std::string_view name = variable.substr(0, equals);
+    const auto others = OtherEnvironment();
+    if (std::find(others.begin(), others.end(), name) != others.end()) continue;
+    const ConfigKey* const key = FindByEnvironmentName(name);
+    if (key == nullptr) {
+      return Invalid("unknown environment variable ", Quoted(name), "; did you mean \"",
+                     NearestEnvironmentName(name), "\"?");
+    }
+    if (equals == std::string_view::npos)
+      return Invalid("environment variable ", View(name), " has no value");
+    if (!seen.insert(name).second) return Invalid("environment variable ", View(name), " is there twice");
+    const absl::Status status = next.Set(key->path, variable.substr(equals + 1), Origin::kEnvironment);
+    if (!status.ok()) return Invalid("environment variable ", View(name), ": ", status.message());
+  }
+  *this = std::move(next);
+  return absl::OkStatus();
+}
+
+absl::Status Settings::Validate() const {
+  const Config& c = config_;
+  if (c.rank >= 0 && c.world_size < 0) return Invalid("rank = ", c.rank, " needs world_size to be set too");
+  if (c.rank >= 0 && c.rank >= c.world_size) {
+    return Invalid("rank = ", c.rank, " is not below world_size = ", c.world_size);
+  }
+  if (c.method == Method::kAllreduce) return absl::OkStatus();
+
+  const absl::string_view method = View(Name(c.method));
+  const Codec used = c.method == Method::kDgc ? Codec::kTopK : Codec::kOneBit;
+  if (c.compressor != used && origin("compressor") != Origin::kDefault) {
+    return Invalid("compressor: ", View(Name(c.compressor)), " does not go with method: ", method,
+                   ", which always uses ", View(Name(used)),
+                   "; leave compressor out, or choose method: allreduce");
+  }
+  if (!c.error_feedback) {
+    return Invalid("error_feedback: false does not go with method: ", method,
+                   ", which keeps what it does not send; leave it out, or choose method: allreduce");
+  }
+  if (c.reduce != Reduce::kMean) {
+    return Invalid("reduce: sum does not go with method: ", method,
+                   ", which works on the mean; leave it out, or choose method: allreduce");
+  }
+  if (c.method == Method::kDgc && c.dgc.warmup_steps > 0 && c.dgc.warmup_density.empty()) {
+    return Invalid("dgc.warmup_steps = ", c.dgc.warmup_steps,
+                   " needs dgc.warmup_density, the densities to go through, such as [0.25, 0.0625]");
+  }
+  if (c.method == Method::kOneBitAdam && c.adam.freeze < 1) {
+    return Invalid(
+        "method: onebit_adam needs adam.freeze, the steps of exact Adam before the variance is "
+        "frozen: at least 1; 15 to 25 % of all steps is good");
+  }
+  return absl::OkStatus();
+}
+
+Origin Settings::origin(std::string_view path) const {
+  const ConfigKey* const key = FindConfigKey(path);
+  return key == nullptr ? Origin::kDefault : origins_[static_cast<size_t>(key - ConfigKeys().data())];
+}
+
+std::string Settings::Show() const {
+  std::string text;
+  for (size_t i = 0; i < origins_.size(); ++i) {
+    const ConfigKey& key = ConfigKeys()[i];
+    absl::StrAppend(&text, View(key.path), " = ", key.get(config_), "  # ", View(Name(origins_[i])), "\n");
+  }
+  return text;
+}
+
+std::string AgreedText(const Config& config) {
+  std::string text;
+  for (const ConfigKey& key : ConfigKeys()) {
+    if (key.agreed) absl::StrAppend(&text, View(key.path), " = ", key.get(config), "\n");
+  }
+  return text;
+}
+
+}  // namespace terse::wire

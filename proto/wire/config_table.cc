@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The rows of the configuration table. A row names its key, the values that are allowed and the field
+// of Config; how the value is read, checked, written and described follows from its kind.
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "proto/wire/config.h"
+#include "proto/wire/config_values.h"
+
+namespace terse::wire {
+namespace {
+
+// Config's field that a path of member pointers leads to: Field<&Config::topk, &Config::TopK::density>.
+template <auto... kMembers>
+auto& Field(auto& config) {
+  return (config.*....*kMembers);
+}
+
+template <const NumberRange& kRange, auto... kMembers>
+ConfigKey Number(std::string_view path, std::string_view help) {
+  static const std::string& words = *new std::string(Words(kRange));
+  return {path,
+          "number",
+          words,
+          help,
+          [](std::string_view text, Config* config) {
+            return ParseNumber(text, kRange, &Field<kMembers...>(*config));
+          },
+          [](const Config& config) { return NumberText(Field<kMembers...>(config)); },
+          true};
+}
+
+template <const NumberRange& kRange, auto... kMembers>
+ConfigKey Numbers(std::string_view path, std::string_view help) {
+  static const std::string& words = *new std::string(absl::StrCat("each ", Words(kRange)));
+  return {path,
+          "list of numbers",
+          words,
+          help,
+          [](std::string_view text, Config* config) {
+            return ParseNumbers(text, kRange, &Field<kMembers...>(*config));
+          },
+          [](const Config& config) { return NumbersText(Field<kMembers...>(config)); },
+          true};
+}
+
+template <const IntegerRange& kRange, auto... kMembers>
+ConfigKey Integer(std::string_view path, std::string_view help) {
+  static const std::string& words = *new std::string(Words(kRange));
+  return {path,
+          "integer",
+          words,
+          help,
+          [](std::string_view text, Config* config) {
+            return ParseInteger(text, kRange, &Field<kMembers...>(*config));
+          },
+          [](const Config& config) { return std::to_string(Field<kMembers...>(config)); },
+          true};
+}
+
+template <auto... kMembers>
+ConfigKey Boolean(std::string_view path, std::string_view help) {
+  return {
+      path,
+      "boolean",
+      kBooleanWords,
+      help,
+      [](std::string_view text, Config* config) { return ParseBoolean(text, &Field<kMembers...>(*config)); },
+      [](const Config& config) { return BooleanText(Field<kMembers...>(config)); },
+      true};
+}
+
+template <auto... kMembers>
+ConfigKey Word(std::string_view path, std::string_view help) {
+  return {path,
+          "text",
+          kWordWords,
+          help,
+          [](std::string_view text, Config* config) { return ParseWord(text, &Field<kMembers...>(*config)); },
+          [](const Config& config) { return Field<kMembers...>(config); },
+          true};
+}
+
+template <auto... kMembers>
+ConfigKey Patterns(std::string_view path, std::string_view help) {
+  return {
+      path,
+      "list of patterns",
+      kPatternWords,
+      help,
+      [](std::string_view text, Config* config) { return ParsePatterns(text, &Field<kMembers...>(*config)); },
+      [](const Config& config) { return PatternsText(Field<kMembers...>(config)); },
+      true};
+}
+
+// The names of values that only the configuration spells.
+std::string_view Name(Reduce reduce) { return reduce == Reduce::kMean ? "mean" : "sum"; }
+std::string_view Name(IndexCoding index) { return index == IndexCoding::kU32 ? "u32" : "rice"; }
+std::string_view Name(Rounding rounding) { return rounding == Rounding::kNearest ? "nearest" : "stochastic"; }
+std::string_view Name(ScaleNorm scale) { return scale == ScaleNorm::kL2 ? "l2" : "l1"; }
+std::string_view Name(std::string_view name) { return name; }
+std::string_view Name(bool dense_deterministic) { return dense_deterministic ? "deterministic" : "native"; }
+
+// One of kValues, each spelt as Name() spells it.
+template <const auto& kValues, auto... kMembers>
+ConfigKey Choice(std::string_view path, std::string_view help) {
+  static const auto& names = *new std::vector<std::string_view>([] {
+    std::vector<std::string_view> all;
+    for (const auto& value : kValues) all.push_back(Name(value));
+    return all;
+  }());
+  static const std::string& words = *new std::string(Words(names));
+  return {path,
+          "choice",
+          words,
+          help,
+          [](std::string_view text, Config* config) {
+            size_t index = 0;
+            const absl::Status status = ParseChoice(text, names, &index);
+            if (status.ok()) Field<kMembers...>(*config) = kValues[index];
+            return status;
+          },
+          [](const Config& config) { return std::string(Name(Field<kMembers...>(config))); },
+          true};
+}
+
+// A key whose value may differ from rank to rank.
+ConfigKey PerRank(ConfigKey key) {
+  key.agreed = false;
+  return key;
+}
+
+constexpr Method kMethods[] = {Method::kAllreduce, Method::kDgc, Method::kOneBitAdam};
+constexpr Codec kCompressors[] = {Codec::kNone, Codec::kFp16,   Codec::kBf16,
+                                  Codec::kTopK, Codec::kOneBit, Codec::kQuantize};
+constexpr Reduce kReduces[] = {Reduce::kMean, Reduce::kSum};
+constexpr bool kDense[] = {false, true};
+constexpr IndexCoding kIndexCodings[] = {IndexCoding::kU32, IndexCoding::kRice};
+constexpr Rounding kRoundings[] = {Rounding::kNearest, Rounding::kStochastic};
+constexpr ScaleNorm kScales[] = {ScaleNorm::kL2, ScaleNorm::kL1};
+constexpr std::string_view kTransports[] = {"mpi", "mpi_openmpi", "mpi_mpich", "inproc"};
+
+constexpr NumberRange kFraction = {.above_low = true, .high = 1.0};
+constexpr NumberRange kDecay = {.high = 1.0, .below_high = true};
+constexpr NumberRange kPositive = {.above_low = true};
+constexpr NumberRange kNotNegative = {};
+
+constexpr IntegerRange kCount = {};
+constexpr IntegerRange kSteps = {.high = 1'000'000'000'000};
+constexpr IntegerRange kBits = {.low = 1, .high = 8};
+constexpr IntegerRange kQuantizeBlock = {.low = 16, .high = 65536, .multiple = 16};
+constexpr IntegerRange kOneBitBlock = {.low = 0, .high = int64_t{1} << 30, .multiple = 8};
+constexpr IntegerRange kSeconds = {.low = 1, .high = 86400};
+constexpr IntegerRange kRank = {.low = 0, .high = (int64_t{1} << 31) - 2, .other = -1};
+constexpr IntegerRange kWorldSize = {.low = 1, .high = (int64_t{1} << 31) - 1, .other = -1};
+
+std::vector<ConfigKey> MakeRows() {
+  using C = Config;
+  return {
+      Choice<kMethods, &C::method>("method",
+                                   "the rule that turns local gradients into what the optimizer gets"),
+      Choice<kCompressors, &C::compressor>(
+          "compressor", "the codec of method allreduce; dgc uses topk, onebit_adam onebit"),
+      Boolean<&C::error_feedback>("error_feedback",
+                                  "keep what a compressor did not send and add it to the next gradient"),
+      Choice<kReduces, &C::reduce>("reduce", "what an all-reduce of the ranks' gradients gives"),
+      Choice<kDense, &C::dense_deterministic>("dense",
+                                              "dense sums by the transport's own all-reduce, or in rank "
+                                              "order and so equal to the bit everywhere"),
+      Integer<kCount, &C::min_elements>("min_elements", "tensors with fewer elements go dense"),
+      Patterns<&C::exclude>("exclude", "tensors whose name one of these patterns matches go dense"),
+
+      Number<kFraction, &C::topk, &C::TopK::density>("topk.density", "fraction of the elements that is sent"),
+      Choice<kIndexCodings, &C::topk, &C::TopK::index>(
+          "topk.index", "how positions are coded: 4 bytes each, or their gaps in a Rice code"),
+
+      Integer<kBits, &C::quantize, &C::Quantize::bits>("quantize.bits", "bits per element"),
+      Integer<kQuantizeBlock, &C::quantize, &C::Quantize::block>("quantize.block",
+                                                                 "elements that share a minimum and a unit"),
+      Choice<kRoundings, &C::quantize, &C::Quantize::rounding>(
+          "quantize.rounding", "how an element between two levels is rounded"),
+
+      Choice<kScales, &C::onebit, &C::OneBit::scale>("onebit.scale",
+                                                     "the norm that the scale of a block keeps equal"),
+      Integer<kOneBitBlock, &C::onebit, &C::OneBit::block>(
+          "onebit.block", "elements that share a scale; 0: the whole tensor"),
+
+      Number<kFraction, &C::dgc, &C::Dgc::density>("dgc.density",
+                                                   "fraction of the elements that is sent after the warm-up"),
+      Number<kDecay, &C::dgc, &C::Dgc::momentum>(
+          "dgc.momentum", "momentum, applied before selection; the job's own must be 0"),
+      Boolean<&C::dgc, &C::Dgc::nesterov>("dgc.nesterov", "Nesterov's form of the momentum"),
+      Boolean<&C::dgc, &C::Dgc::masking>("dgc.masking", "clear the momentum of elements that were sent"),
+      Number<kNotNegative, &C::dgc, &C::Dgc::weight_decay>("dgc.weight_decay",
+                                                           "weight decay, applied by the optimizer step"),
+      Integer<kSteps, &C::dgc, &C::Dgc::warmup_steps>(
+          "dgc.warmup_steps", "steps over which the density falls through dgc.warmup_density; 0: none"),
+      Numbers<kFraction, &C::dgc, &C::Dgc::warmup_density>(
+          "dgc.warmup_density", "densities of the warm-up, each for an equal share of its steps"),
+
+      Number<kDecay, &C::adam, &C::Adam::beta1>("adam.beta1", "decay of the mean of gradients"),
+      Number<kDecay, &C::adam, &C::Adam::beta2>("adam.beta2", "decay of the mean of squared gradients"),
+      Number<kPositive, &C::adam, &C::Adam::eps>("adam.eps", "added to the root of the variance"),
+      Number<kNotNegative, &C::adam, &C::Adam::weight_decay>("adam.weight_decay",
+                                                             "weight decay, applied by the optimizer step"),
+      Integer<kSteps, &C::adam, &C::Adam::freeze>(
+          "adam.freeze",
+          "steps of exact Adam before the variance is frozen; onebit_adam needs it: 15 to 25 % of all steps"),
+      Number<kNotNegative, &C::adam, &C::Adam::variance_floor>(
+          "adam.variance_floor", "least variance at the freeze, as a fraction of the tensor's mean variance"),
+
+      Choice<kTransports, &C::transport, &C::Transport::name>(
+          "transport.name", "what moves bytes between ranks; mpi: the one of the MPI library that is loaded"),
+      PerRank(Integer<kSeconds, &C::transport, &C::Transport::timeout_s>(
+          "transport.timeout_s", "seconds without a sign of life after which a peer is lost")),
+      PerRank(Word<&C::transport, &C::Transport::hub>("transport.hub",
+                                                      "inproc: groups of one process with equal names meet")),
+
+      PerRank(Integer<kRank, &C::rank>("rank",
+                                       "this rank, for launchers that are not MPI; -1: from the transport")),
+      Integer<kWorldSize, &C::world_size>("world_size", "number of ranks; -1: from the transport"),
+      Integer<kCount, &C::seed>("seed", "seed of stochastic rounding and sampling"),
+      Boolean<&C::disable>("disable", "send everything through the transport's dense all-reduce"),
+  };
+}
+
+}  // namespace
+
+absl::Span<const ConfigKey> ConfigKeys() {
+  static const auto& rows = *new std::vector<ConfigKey>(MakeRows());
+  return rows;
+}
+
+}  // namespace terse::wire
