@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The contract of a compressor: a codec between a float vector and bytes.
+//
+// Compressors are pure functions over memory that the caller owns. They do not allocate, log, throw,
+// or keep anything between calls; what must survive from step to step (a warm-started factor, a
+// deferred scale) lives in an opaque `state` that the engine owns, zeroes at first use and saves. One
+// compressor object serves all tensors and all threads at once; the memory of one tensor is used by one
+// thread at a time.
+//
+// Error feedback is part of encoding, so that a codec can compensate, encode and write the residual
+// back in as few passes over memory as its mathematics allows. With c = fl32(input + residual):
+//   encode c, then residual <- c - decoded(payload).
+// Selection codecs send or keep each element of c bitwise. The others leave residual = fl32(c - decoded),
+// so decoded + residual differs from c by at most 2^-24 |residual|, one rounding. Where the sum of input
+// and residual leaves the finite range, c is the greatest finite value of its sign. A codec may leave
+// the residual in a form that it understands only together with its state ("deferred", reference:
+// performance.md); Materialize makes it plain.
+//
+// Non-finite input: an element that is NaN or Inf counts as 0, is never stored, and sets
+// EncodeResult::nonfinite. Residuals are finite always.
+//
+// Payloads are little-endian and specified byte by byte in docs/wire_format.md. Every SIMD target emits
+// the bytes of the scalar reference. Decoding trusts nothing in the bytes: sizes, counts, indices and
+// scales are checked before use, and a malformed payload is DATA_LOSS with nothing read or written out
+// of bounds.
+#ifndef TERSE_COMPRESSORS_COMPRESSOR_H_
+#define TERSE_COMPRESSORS_COMPRESSOR_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "proto/wire/bytes.h"
+#include "proto/wire/plan.h"
+
+namespace terse {
+
+// How the payloads of several ranks combine, which decides what exchanges are possible.
+enum class Kind : uint8_t {
+  kGather,  // every payload is decoded by all (topk)
+  kSplit,   // any block-aligned range is encoded by itself, so a rank can own a shard, sum it and encode
+            // it again (onebit, quantize, fp16, bf16, none)
+  kLinear,  // round i yields floats that a dense all-reduce sums (powersgd)
+};
+
+// Counter for codecs that draw random numbers: equal keys draw equal numbers, on every SIMD target and
+// whatever the number of threads. The codec adds the element's position.
+struct RandomKey {
+  uint64_t seed = 0;
+  uint64_t step = 0;
+  uint32_t rank = 0;
+  uint32_t tensor = 0;
+  uint32_t stage = 0;  // 0: a rank's own gradient; 1: the owner's second compression of the sum
+};
+
+// One contiguous range of the tensor and where its payload goes. A gather codec is given exactly one
+// shard, [0, n). A split codec is given one or more that cover [0, n) in order without gaps; each
+// begins at a multiple of BlockElements(). A shard may be empty (begin == end): its payload has 0 bytes.
+struct Shard {
+  size_t begin = 0;
+  size_t end = 0;
+  wire::MutableBytes out;  // at least MaxPayloadBytes(params, end - begin)
+  size_t size = 0;         // set by Encode: bytes written
+};
+
+struct EncodeArgs {
+  absl::Span<const float> input;  // n elements; the vector to send, before compensation
+  // n elements, read and replaced. Empty: no error feedback, what is not sent is dropped.
+  absl::Span<float> residual;
+  wire::MutableBytes state;    // StateBytes(params, n), zero at first use
+  wire::MutableBytes scratch;  // ScratchBytes(params, n), any content, 64-byte aligned
+  RandomKey random;
+};
+
+struct EncodeResult {
+  bool nonfinite = false;  // the input held a NaN or an Inf (treated as 0)
+};
+
+// What an output element gets from a decoded one.
+enum class Accumulate : uint8_t { kAssign, kAdd };
+
+class Compressor {
+ public:
+  virtual ~Compressor() = default;
+
+  virtual wire::Codec codec() const = 0;
+  virtual Kind kind() const = 0;
+
+  // True when MaxPayloadBytes is the exact size of every payload, whatever the data.
+  virtual bool fixed_size() const = 0;
+
+  // INVALID_ARGUMENT names the parameter that this codec cannot work with.
+  virtual absl::Status CheckParams(const wire::CodecParams& params) const = 0;
+
+  // Worst-case bytes of the payload of n elements (0 for n = 0). A function of its arguments alone, so
+  // all ranks compute the same.
+  virtual size_t MaxPayloadBytes(const wire::CodecParams& params, size_t n) const = 0;
+
+  // Shards begin at multiples of this (split codecs). At least 8, so that bit streams split at bytes.
+  virtual size_t BlockElements(const wire::CodecParams& params) const { return 8; }
+
+  virtual size_t StateBytes(const wire::CodecParams& params, size_t n) const { return 0; }
+  virtual size_t ScratchBytes(const wire::CodecParams& params, size_t n) const { return 0; }
+
+  // Gather and split codecs. Statistics over the whole input (onebit's scale with block 0) are taken
+  // over all shards before any is finished, and travel in each.
+  virtual absl::StatusOr<EncodeResult> Encode(const wire::CodecParams& params, const EncodeArgs& args,
+                                              absl::Span<Shard> shards) const = 0;
+
+  // out[i] = weight * decoded[i], or out[i] += weight * decoded[i] (fp32; a product, then a sum: never
+  // fused). `out` has the n elements of the shard that the payload encodes; `params` are the plan's.
+  // With kAssign every element of `out` is written.
+  virtual absl::Status Decode(const wire::CodecParams& params, wire::Bytes payload, float weight,
+                              Accumulate accumulate, absl::Span<float> out) const = 0;
+
+  // out[i] = sum over payloads in the order given of weight * decoded_r[i], the accumulator starting at
+  // +0: bit-equal to zeroing `out` and calling Decode(kAdd) for each. Codecs override it to make one
+  // pass over `out`.
+  virtual absl::Status DecodeSum(const wire::CodecParams& params, absl::Span<const wire::Bytes> payloads,
+                                 float weight, absl::Span<float> out) const;
+
+  // Gather codecs: the positions a payload carries, ascending, written to indices (capacity: the count
+  // that MaxPayloadBytes allows for). Returns how many. Others: UNIMPLEMENTED.
+  virtual absl::StatusOr<size_t> Support(const wire::CodecParams& params, wire::Bytes payload, size_t n,
+                                         absl::Span<uint32_t> indices) const;
+
+  // Turns a deferred residual into the plain one, in place; a no-op for codecs that never defer.
+  virtual void Materialize(const wire::CodecParams& params, wire::MutableBytes state,
+                           absl::Span<float> residual) const {}
+
+  // Linear codecs: Rounds() dense all-reduces one after the other, the r-th over RoundFloats() floats.
+  // BeginRound writes this rank's floats; EndRound takes their sum over ranks times `weight`. After the
+  // last round `out` holds the decoded result and the residual is corrected. `shape` is the tensor's.
+  virtual size_t Rounds(const wire::CodecParams& params) const { return 0; }
+  virtual size_t RoundFloats(const wire::CodecParams& params, absl::Span<const int64_t> shape,
+                             size_t round) const {
+    return 0;
+  }
+  virtual absl::StatusOr<EncodeResult> BeginRound(const wire::CodecParams& params, const EncodeArgs& args,
+                                                  absl::Span<const int64_t> shape, size_t round,
+                                                  absl::Span<float> floats) const;
+  virtual absl::Status EndRound(const wire::CodecParams& params, const EncodeArgs& args,
+                                absl::Span<const int64_t> shape, size_t round, absl::Span<const float> sum,
+                                float weight, absl::Span<float> out) const;
+};
+
+}  // namespace terse
+
+#endif  // TERSE_COMPRESSORS_COMPRESSOR_H_

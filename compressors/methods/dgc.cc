@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "compressors/methods/dgc.h"
+
+#include <algorithm>
+
+#include "compressors/methods/error_feedback.h"
+#include "compressors/methods/finite.h"
+
+namespace terse {
+namespace {
+
+// The loops take plain pointers: Debian's Abseil checks every index of a span, which keeps a loop scalar.
+//
+// u is finite and m < 1, so m u is: whatever is not finite comes from this step's gradient (or from its
+// sum with u), and is looked for once, in the value that is sent.
+
+bool AccumulatePlain(size_t n, float m, const float* g, float* u) {
+  uint32_t bad = 0;
+  for (size_t i = 0; i < n; ++i) {
+    const float decayed = m * u[i];
+    const float next = decayed + g[i];
+    const bool finite = IsFinite(next);
+    u[i] = Select(finite, next, decayed);
+    bad |= finite ? 0u : 1u;
+  }
+  return bad == 0;
+}
+
+bool AccumulateNesterov(size_t n, float m, const float* g, float* u, float* send) {
+  uint32_t bad = 0;
+  for (size_t i = 0; i < n; ++i) {
+    const float decayed = m * u[i];
+    const float next = m * (u[i] + g[i]);
+    const float sum = next + g[i];
+    const bool finite = IsFinite(sum);
+    u[i] = Select(finite, next, decayed);
+    send[i] = Select(finite, sum, decayed);
+    bad |= finite ? 0u : 1u;
+  }
+  return bad == 0;
+}
+
+// The dense rules leave u alone, and what is not finite as it is.
+
+void NextPlain(size_t n, float m, const float* g, const float* u, float* next) {
+  for (size_t i = 0; i < n; ++i) next[i] = m * u[i] + g[i];
+}
+
+void NextNesterov(size_t n, float m, const float* g, const float* u, float* next, float* send) {
+  for (size_t i = 0; i < n; ++i) {
+    next[i] = m * (u[i] + g[i]);
+    send[i] = next[i] + g[i];
+  }
+}
+
+}  // namespace
+
+Dgc::Dgc(const wire::Config::Dgc& config, const TensorFacts& tensor) : config_(config), tensor_(tensor) {}
+
+double Dgc::Density(uint64_t step) const {
+  const auto warmup_steps = static_cast<uint64_t>(std::max<int64_t>(config_.warmup_steps, 0));
+  if (step >= warmup_steps || config_.warmup_density.empty()) return config_.density;
+  const size_t stage = step * config_.warmup_density.size() / warmup_steps;
+  return std::max(config_.warmup_density[stage], config_.density);
+}
+
+wire::CodecParams Dgc::Params(uint64_t step, const wire::CodecParams& planned) const {
+  wire::CodecParams params = planned;
+  params.density = Density(step);
+  return params;
+}
+
+absl::Span<const float> Dgc::Before(bool dense, absl::Span<const float> gradient, absl::Span<float> scratch,
+                                    bool* nonfinite) {
+  const float m = static_cast<float>(config_.momentum);
+  const size_t n = tensor_.elements;
+  const absl::Span<float> send = scratch.first(config_.nesterov ? n : 0);
+  u_.resize(n);
+  sent_.clear();
+  if (dense) {
+    next_u_.resize(n);
+    pending_ = Pending::kMomentum;
+    if (config_.nesterov) {
+      NextNesterov(n, m, gradient.data(), u_.data(), next_u_.data(), send.data());
+      return send;
+    }
+    NextPlain(n, m, gradient.data(), u_.data(), next_u_.data());
+    return next_u_;
+  }
+  v_.resize(n);
+  std::vector<float>().swap(next_u_);
+  pending_ = Pending::kMask;
+  // v <- v + u is the codec's own compensation: it adds its residual, v, to what it is given.
+  const bool finite = config_.nesterov ? AccumulateNesterov(n, m, gradient.data(), u_.data(), send.data())
+                                       : AccumulatePlain(n, m, gradient.data(), u_.data());
+  if (!finite) *nonfinite = true;
+  if (config_.nesterov) return send;
+  return u_;
+}
+
+void Dgc::AfterEncode(absl::Span<const uint32_t> sent) {
+  if (config_.masking) sent_.assign(sent.begin(), sent.end());
+}
+
+bool Dgc::AfterExchange(bool dense, absl::Span<float> out) {
+  if (!dense || AllFinite(out)) return true;
+  pending_ = Pending::kNothing;
+  return false;
+}
+
+void Dgc::Resolve(double applied) {
+  if (pending_ == Pending::kMomentum && applied > 0) u_.swap(next_u_);
+  if (pending_ == Pending::kMask) {
+    // The part of v that went home (1 - applied) keeps its momentum; after a skip nothing was sent.
+    const float kept = static_cast<float>(1.0 - applied);
+    for (const uint32_t i : sent_) u_[i] *= kept;
+  }
+  pending_ = Pending::kNothing;
+}
+
+void Dgc::VisitState(const Visitor& visit) {
+  u_.resize(tensor_.elements);
+  if (!tensor_.dense) v_.resize(tensor_.elements);
+  visit("u", absl::MakeSpan(u_));
+  if (!v_.empty()) visit("v", absl::MakeSpan(v_));
+}
+
+DgcUpdate::DgcUpdate(const wire::Config::Dgc& config, size_t elements) : config_(config) {
+  if (config_.weight_decay != 0) decay_.resize(elements);
+}
+
+void DgcUpdate::Apply(absl::Span<const float> out, double learning_rate, absl::Span<float> parameter) {
+  if (decay_.empty()) {
+    SgdUpdate().Apply(out, learning_rate, parameter);
+    return;
+  }
+  const float rate = static_cast<float>(learning_rate);
+  const float m = static_cast<float>(config_.momentum);
+  const float lambda = static_cast<float>(config_.weight_decay);
+  // The decay term is B, or with Nesterov lambda w + m B.
+  const float of_w = config_.nesterov ? lambda : 0.0f;
+  const float of_b = config_.nesterov ? m : 1.0f;
+  const float* from = out.data();
+  float* to = parameter.data();
+  for (size_t i = 0; i < decay_.size(); ++i) {
+    const float w = to[i];
+    const float b = m * decay_[i] + lambda * w;
+    decay_[i] = b;
+    to[i] = w - rate * ((of_w * w + of_b * b) + from[i]);
+  }
+}
+
+void DgcUpdate::VisitState(const TensorMethod::Visitor& visit) {
+  if (!decay_.empty()) visit("decay", absl::MakeSpan(decay_));
+}
+
+}  // namespace terse

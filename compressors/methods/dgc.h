@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Method `dgc`: Deep Gradient Compression (Lin et al., ICLR 2018, and the authors' code). Each rank keeps
+// its own momentum u and what it has not sent yet, v (the codec's residual):
+//
+//   plain      u <- m u + g          v <- v + u
+//   Nesterov   u <- m (u + g)        v <- v + u + g
+//   send v at the selected places; there v <- 0 and, with masking, u <- 0
+//
+// The reduced result is the whole update of plain SGD: the caller has no momentum of its own. A dense
+// exchange sends u (Nesterov: u + g) itself, so that its result, too, is the update, and u stays the
+// rank's own. Sums being linear, that is momentum SGD on the reduced gradient; the tensor can go from
+// dense to compressed and back, and the ranks' results are equal bit by bit, at any step.
+//
+// Dense exchanges leave v where it is; it goes out in the next compressed step.
+#ifndef TERSE_COMPRESSORS_METHODS_DGC_H_
+#define TERSE_COMPRESSORS_METHODS_DGC_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "compressors/methods/method.h"
+
+namespace terse {
+
+// Memory: 2n floats (u and v compressed, u and the pending u dense), and 4 bytes per place sent.
+class Dgc final : public TensorMethod {
+ public:
+  Dgc(const wire::Config::Dgc& config, const TensorFacts& tensor);
+
+  // At density 1 masking would clear all of u and leave plain SGD, so such steps go dense.
+  bool WantsDense(uint64_t step) const override { return Density(step) >= 1.0; }
+  wire::CodecParams Params(uint64_t step, const wire::CodecParams& planned) const override;
+  absl::Span<const float> Before(bool dense, absl::Span<const float> gradient, absl::Span<float> scratch,
+                                 bool* nonfinite) override;
+  absl::Span<float> residual() override { return absl::MakeSpan(v_); }
+  void AfterEncode(absl::Span<const uint32_t> sent) override;
+  bool AfterExchange(bool dense, absl::Span<float> out) override;
+  void Resolve(double applied) override;
+  void VisitState(const Visitor& visit) override;
+
+ private:
+  // What the exchange under way has to leave behind when it is resolved.
+  enum class Pending { kNothing, kMomentum, kMask };
+
+  double Density(uint64_t step) const;
+
+  const wire::Config::Dgc config_;
+  const TensorFacts tensor_;
+  std::vector<float> u_;
+  std::vector<float> v_;        // empty before the first compressed step
+  std::vector<float> next_u_;   // dense: u of the step under way; empty when compressed
+  std::vector<uint32_t> sent_;  // places to mask
+  Pending pending_ = Pending::kNothing;
+};
+
+// SGD with the weight decay in a buffer of its own, which never enters u or v and is equal on all ranks:
+//   B <- m B + lambda w;   w <- w - learning_rate * (B + out)
+// With Nesterov the decay term is lambda w + m B. B exists only when lambda > 0. (Authors' code.)
+class DgcUpdate final : public ParameterUpdate {
+ public:
+  DgcUpdate(const wire::Config::Dgc& config, size_t elements);
+
+  void Apply(absl::Span<const float> out, double learning_rate, absl::Span<float> parameter) override;
+  void VisitState(const TensorMethod::Visitor& visit) override;
+
+ private:
+  const wire::Config::Dgc config_;
+  std::vector<float> decay_;
+};
+
+}  // namespace terse
+
+#endif  // TERSE_COMPRESSORS_METHODS_DGC_H_
