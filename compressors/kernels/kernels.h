@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The hot loops of the codecs, as a table of functions: one table per instruction set, filled by the
+// scalar reference (scalar.cc) and, from one Highway source, by every SIMD target (simd.cc). All tables
+// give the same bits: a sum has 16 lanes and a fixed tree whatever the width of a vector, and nothing is
+// fused.
+//
+// Pure functions over the caller's memory; no alignment is asked for. `residual` may be null (no error
+// feedback). The compensated value c of an element is
+//   input + residual          clamped to the finite range; just input without a residual
+// where an input that is NaN or Inf counts as 0 and makes the function report nonfinite. Functions of
+// two passes leave c in the residual after the first; the second ("Compensated...") takes it from there.
+#ifndef TERSE_COMPRESSORS_KERNELS_KERNELS_H_
+#define TERSE_COMPRESSORS_KERNELS_KERNELS_H_
+
+#include <cstddef>
+#include <cstdint>
+
+#include "proto/wire/plan.h"
+
+namespace terse::kernels {
+
+inline constexpr size_t kLanes = 16;       // lanes of sums, and of the quantizer's bit streams
+inline constexpr size_t kSumChunk = 4096;  // elements whose lanes are added up by themselves
+inline constexpr size_t kMaxPeers = 16;    // payloads that one call of a decoder takes
+
+// What a decoder's sum starts from: nothing (out = w d), the old value (out += w d), or +0.
+enum class Start : uint8_t { kAssign, kAdd, kZero };
+
+// How one element alone travels. kFp32 is verbatim.
+enum class ElementFormat : uint8_t { kFp32, kFp16, kBf16 };
+
+struct Sum {
+  double value = 0;
+  bool nonfinite = false;
+};
+
+// Least and greatest c. An empty range has low = +Inf, high = -Inf.
+struct Range {
+  float low = 0;
+  float high = 0;
+  bool nonfinite = false;
+};
+
+// How the elements of one block become codes, and decode as minimum + code * unit:
+//   code = (c - minimum) * inverse + offset, at least 0, at most 2^bits - 1, rounded to nearest even
+// with an offset of 0, or of a random number in (-1/2, 1/2).
+struct Quantizer {
+  float minimum = 0;
+  float unit = 0;
+  float inverse = 0;  // 1 / unit, or 0 for unit 0
+  uint32_t bits = 0;
+  bool stochastic = false;
+  uint32_t key[2] = {0, 0};  // of the random numbers
+  uint64_t row = 0;          // position of the block's first element in the tensor, in rows of kLanes
+};
+
+// Sixteen bit streams side by side, the elements 16 j + l in stream l, least significant bit first, as
+// words of 32 bits; the words of all lanes with one number lie together (64 bytes). Rows of 16 codes are
+// appended; what does not yet fill the words stays in `word`.
+struct LaneStream {
+  uint32_t word[kLanes] = {};
+  uint32_t fill = 0;         // bits in use in each of `word`
+  std::byte* out = nullptr;  // where the next 64 bytes go
+};
+
+// Payloads to decode together: at most kMaxPeers.
+struct Peers {
+  const std::byte* data[kMaxPeers] = {};
+  size_t count = 0;
+};
+
+struct Kernels {
+  const char* name;  // "scalar", or the Highway target in lower case: "sse4", "avx2", "avx3"
+
+  // --- plain vectors (vector.h wraps them)
+  void (*scale)(float factor, float* values, size_t n);                          // v *= f
+  void (*add_scaled)(const float* from, float factor, float* values, size_t n);  // v += f * from
+  bool (*all_finite)(const float* values, size_t n);
+
+  // --- error feedback: residual <- c. Returns nonfinite.
+  bool (*compensate)(const float* input, float* residual, size_t n);
+
+  // --- one element by itself (none, fp16, bf16)
+  // out <- c in `format`, rounded to nearest even and saturated; residual <- c - decoded. Returns nonfinite.
+  bool (*encode_elements)(ElementFormat format, const float* input, float* residual, size_t n,
+                          std::byte* out);
+  // out <- start + sum over peers of weight * decoded. Returns false when a decoded value is not finite.
+  bool (*decode_elements)(ElementFormat format, const Peers& peers, float weight, Start start, float* out,
+                          size_t n);
+
+  // --- onebit
+  // The sum of |c| or of c^2: 16 fp64 lanes over each kSumChunk elements, lanes added as a tree (l and
+  // l + 8, l + 4, l + 2, l + 1), chunks in order. Leaves c in the residual.
+  Sum (*onebit_sum)(wire::ScaleNorm norm, const float* input, float* residual, size_t n);
+  // Bit i (least significant first) of `bits` <- c < 0; residual <- c - (c < 0 ? -scale : scale). Writes
+  // (n + 7) / 8 bytes.
+  void (*onebit_encode)(float scale, const float* input, float* residual, size_t n, std::byte* bits);
+  // Adds bit ? -scales[p] : scales[p] for each peer p.
+  void (*onebit_decode)(const Peers& bits, const float* scales, Start start, float* out, size_t n);
+
+  // --- quantize
+  Range (*range)(const float* input, float* residual, size_t n);  // leaves c in the residual
+  // Appends the codes of a block; residual <- c - decoded. n is a multiple of 16 but for the last block.
+  void (*quantize_encode)(const Quantizer& quantizer, const float* input, float* residual, size_t n,
+                          LaneStream& stream);
+  // Adds weight * (minimum[p] + code * unit[p]) for each peer p; the codes start at row `row` of the
+  // peers' streams, which lie at data[p] whole.
+  void (*quantize_decode)(uint32_t bits, const Peers& streams, const float* minimum, const float* unit,
+                          float weight, size_t row, Start start, float* out, size_t n);
+
+  // --- topk
+  // Appends, in order, index (first + i) and value of every c with |c| >= threshold; stops storing, not
+  // counting, at `capacity`. With `compensated`, c is already in the residual (or is the input).
+  struct Collected {
+    size_t count = 0;
+    bool nonfinite = false;
+  };
+  Collected (*collect)(bool compensated, const float* input, float* residual, size_t n, uint32_t first,
+                       float threshold, uint32_t* indices, float* values, size_t capacity);
+};
+
+// Adding this to a float of 0 to 2^22 rounds it to an integer, which stands in the lowest bits of the sum.
+inline constexpr float kRoundToInteger = 0x1.8p23f;
+
+// The random word of counter 16 (row / 2) + lane: its low half belongs to the even row, its high half to
+// the odd one.
+inline constexpr uint32_t kCounterStep = 0x9e3779b9u;
+inline uint32_t RandomWord(const uint32_t key[2], uint32_t counter) {
+  uint32_t x = counter * kCounterStep + key[0];
+  x ^= x >> 16;
+  x *= 0x7feb352du;
+  x ^= key[1];
+  x ^= x >> 15;
+  x *= 0x846ca68bu;
+  x ^= x >> 16;
+  return x;
+}
+
+// 16 random bits to (half + 1/2) / 2^16 - 1/2.
+inline constexpr float kHalfToOffset = 0x1p-16f;
+inline constexpr float kOffsetShift = 0.5f - 0x1p-17f;
+
+}  // namespace terse::kernels
+
+#endif  // TERSE_COMPRESSORS_KERNELS_KERNELS_H_

@@ -1,0 +1,285 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The reference: every kernel in plain C++, written for reading. The SIMD kernels are tested against it
+// bit by bit. It also runs where no SIMD target is there, so bits are handled by the byte or the word.
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "compressors/kernels/dispatch.h"
+#include "compressors/kernels/floats.h"
+#include "compressors/kernels/kernels.h"
+#include "proto/wire/bytes.h"
+
+namespace terse::kernels {
+namespace {
+
+bool IsFinite(float x) { return Magnitude(x) < kInfinityBits; }
+
+// c of the element, for the kernel that sees it first.
+float Compensate(const float* input, const float* residual, size_t i, bool& nonfinite) {
+  float x = input[i];
+  if (!IsFinite(x)) {
+    nonfinite = true;
+    x = 0.0f;
+  }
+  return residual == nullptr ? x : ClampFinite(x + residual[i]);
+}
+
+// c of the element, after a first pass has left it in the residual.
+float Compensated(const float* input, const float* residual, size_t i) {
+  if (residual != nullptr) return residual[i];
+  return IsFinite(input[i]) ? input[i] : 0.0f;
+}
+
+// --- plain vectors
+
+void Scale(float factor, float* values, size_t n) {
+  for (size_t i = 0; i < n; ++i) values[i] *= factor;
+}
+
+void AddScaled(const float* from, float factor, float* values, size_t n) {
+  for (size_t i = 0; i < n; ++i) values[i] += factor * from[i];
+}
+
+bool AllFinite(const float* values, size_t n) {
+  bool finite = true;
+  for (size_t i = 0; i < n; ++i) finite &= IsFinite(values[i]);
+  return finite;
+}
+
+bool CompensateAll(const float* input, float* residual, size_t n) {
+  bool nonfinite = false;
+  for (size_t i = 0; i < n; ++i) residual[i] = Compensate(input, residual, i, nonfinite);
+  return nonfinite;
+}
+
+// --- elements by themselves
+
+struct Fp32 {
+  using Wire = float;
+  static Wire Encode(float x) { return x; }
+  static float Decode(Wire x) { return x; }
+};
+struct Fp16 {
+  using Wire = uint16_t;
+  static Wire Encode(float x) { return ToFp16(x); }
+  static float Decode(Wire x) {
+    return (x & 0x7c00u) == 0x7c00u ? std::numeric_limits<float>::infinity() : FromFp16(x);
+  }
+};
+struct Bf16 {
+  using Wire = uint16_t;
+  static Wire Encode(float x) { return ToBf16(x); }
+  static float Decode(Wire x) { return FromBf16(x); }
+};
+
+template <typename Format>
+bool EncodeElementsAs(const float* input, float* residual, size_t n, std::byte* out) {
+  bool nonfinite = false;
+  for (size_t i = 0; i < n; ++i) {
+    const float c = Compensate(input, residual, i, nonfinite);
+    const typename Format::Wire coded = Format::Encode(c);
+    wire::Store(out + i * sizeof(coded), coded);
+    if (residual != nullptr) residual[i] = c - Format::Decode(coded);
+  }
+  return nonfinite;
+}
+
+bool EncodeElements(ElementFormat format, const float* input, float* residual, size_t n, std::byte* out) {
+  switch (format) {
+    case ElementFormat::kFp32:
+      return EncodeElementsAs<Fp32>(input, residual, n, out);
+    case ElementFormat::kFp16:
+      return EncodeElementsAs<Fp16>(input, residual, n, out);
+    case ElementFormat::kBf16:
+      return EncodeElementsAs<Bf16>(input, residual, n, out);
+  }
+  return false;
+}
+
+// out[i] <- start + sum over peers of term(peer, i).
+template <typename Term>
+void Accumulate(size_t peers, Start start, float* out, size_t n, const Term& term) {
+  if (start == Start::kAssign) {
+    for (size_t i = 0; i < n; ++i) out[i] = term(0, i);
+    return;
+  }
+  if (start == Start::kZero) std::fill_n(out, n, 0.0f);
+  for (size_t p = 0; p < peers; ++p) {
+    for (size_t i = 0; i < n; ++i) out[i] += term(p, i);
+  }
+}
+
+template <typename Format>
+bool DecodeElementsAs(const Peers& peers, float weight, Start start, float* out, size_t n) {
+  using Wire = typename Format::Wire;
+  bool finite = true;
+  Accumulate(peers.count, start, out, n, [&](size_t p, size_t i) {
+    const float decoded = Format::Decode(wire::Load<Wire>(peers.data[p] + i * sizeof(Wire)));
+    finite &= IsFinite(decoded);
+    return weight * decoded;
+  });
+  return finite;
+}
+
+bool DecodeElements(ElementFormat format, const Peers& peers, float weight, Start start, float* out,
+                    size_t n) {
+  switch (format) {
+    case ElementFormat::kFp32:
+      return DecodeElementsAs<Fp32>(peers, weight, start, out, n);
+    case ElementFormat::kFp16:
+      return DecodeElementsAs<Fp16>(peers, weight, start, out, n);
+    case ElementFormat::kBf16:
+      return DecodeElementsAs<Bf16>(peers, weight, start, out, n);
+  }
+  return false;
+}
+
+// --- onebit
+
+Sum OneBitSum(wire::ScaleNorm norm, const float* input, float* residual, size_t n) {
+  Sum sum;
+  for (size_t chunk = 0; chunk < n; chunk += kSumChunk) {
+    std::array<double, kLanes> lanes{};
+    const size_t end = std::min(n, chunk + kSumChunk);
+    for (size_t i = chunk; i < end; ++i) {
+      const float c = Compensate(input, residual, i, sum.nonfinite);
+      if (residual != nullptr) residual[i] = c;
+      const double x = c;
+      lanes[i % kLanes] += norm == wire::ScaleNorm::kL1 ? std::fabs(x) : x * x;
+    }
+    for (size_t half = kLanes / 2; half > 0; half /= 2) {
+      for (size_t l = 0; l < half; ++l) lanes[l] += lanes[l + half];
+    }
+    sum.value += lanes[0];
+  }
+  return sum;
+}
+
+void OneBitEncode(float scale, const float* input, float* residual, size_t n, std::byte* bits) {
+  for (size_t byte = 0; byte < n; byte += 8) {
+    uint32_t packed = 0;
+    for (size_t i = byte; i < std::min(n, byte + 8); ++i) {
+      const float c = Compensated(input, residual, i);
+      const bool negative = c < 0.0f;
+      packed |= uint32_t{negative} << (i - byte);
+      if (residual != nullptr) residual[i] = c - (negative ? -scale : scale);
+    }
+    bits[byte / 8] = static_cast<std::byte>(packed);
+  }
+}
+
+void OneBitDecode(const Peers& bits, const float* scales, Start start, float* out, size_t n) {
+  Accumulate(bits.count, start, out, n, [&](size_t p, size_t i) {
+    const uint32_t negative = (std::to_integer<uint32_t>(bits.data[p][i / 8]) >> (i % 8)) & 1;
+    return std::bit_cast<float>(std::bit_cast<uint32_t>(scales[p]) ^ (negative << 31));
+  });
+}
+
+// --- quantize
+
+Range FindRange(const float* input, float* residual, size_t n) {
+  Range range{std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::infinity(), false};
+  for (size_t i = 0; i < n; ++i) {
+    const float c = Compensate(input, residual, i, range.nonfinite);
+    if (residual != nullptr) residual[i] = c;
+    range.low = std::min(range.low, c);
+    range.high = std::max(range.high, c);
+  }
+  return range;
+}
+
+void QuantizeEncode(const Quantizer& quantizer, const float* input, float* residual, size_t n,
+                    LaneStream& stream) {
+  const float levels = static_cast<float>((1u << quantizer.bits) - 1);
+  for (size_t begin = 0; begin < n; begin += kLanes) {
+    const uint64_t row = quantizer.row + begin / kLanes;
+    std::array<uint32_t, kLanes> codes{};
+    for (size_t i = begin; i < std::min(n, begin + kLanes); ++i) {
+      const float c = Compensated(input, residual, i);
+      float scaled = (c - quantizer.minimum) * quantizer.inverse;
+      if (quantizer.stochastic) {
+        const uint32_t word =
+            RandomWord(quantizer.key, static_cast<uint32_t>(row / 2 * kLanes + (i - begin)));
+        const uint32_t half = row % 2 == 0 ? word & 0xffffu : word >> 16;
+        scaled += static_cast<float>(half) * kHalfToOffset - kOffsetShift;
+      }
+      const float rounded = std::min(std::max(scaled, 0.0f), levels) + kRoundToInteger;
+      codes[i - begin] = std::bit_cast<uint32_t>(rounded) - std::bit_cast<uint32_t>(kRoundToInteger);
+      if (residual != nullptr) {
+        residual[i] = c - (quantizer.minimum + (rounded - kRoundToInteger) * quantizer.unit);
+      }
+    }
+    for (size_t l = 0; l < kLanes; ++l) stream.word[l] |= codes[l] << stream.fill;
+    stream.fill += quantizer.bits;
+    if (stream.fill < 32) continue;
+    std::memcpy(stream.out, stream.word, sizeof(stream.word));
+    stream.out += sizeof(stream.word);
+    stream.fill -= 32;
+    // What of the codes did not fit; a shift by all of their bits gives 0.
+    for (size_t l = 0; l < kLanes; ++l) stream.word[l] = codes[l] >> (quantizer.bits - stream.fill);
+  }
+}
+
+void QuantizeDecode(uint32_t bits, const Peers& streams, const float* minimum, const float* unit,
+                    float weight, size_t row, Start start, float* out, size_t n) {
+  const uint32_t mask = (1u << bits) - 1;
+  Accumulate(streams.count, start, out, n, [&](size_t p, size_t i) {
+    const size_t bit = (row + i / kLanes) * bits;
+    const std::byte* words = streams.data[p] + (bit / 32 * kLanes + i % kLanes) * 4;
+    uint32_t code = wire::Load<uint32_t>(words) >> (bit % 32);
+    if (bit % 32 + bits > 32) code |= wire::Load<uint32_t>(words + kLanes * 4) << (32 - bit % 32);
+    return weight * (minimum[p] + static_cast<float>(code & mask) * unit[p]);
+  });
+}
+
+// --- topk
+
+Kernels::Collected Collect(bool compensated, const float* input, float* residual, size_t n, uint32_t first,
+                           float threshold, uint32_t* indices, float* values, size_t capacity) {
+  Kernels::Collected collected;
+  for (size_t i = 0; i < n; ++i) {
+    float c;
+    if (compensated) {
+      c = Compensated(input, residual, i);
+    } else {
+      c = Compensate(input, residual, i, collected.nonfinite);
+      if (residual != nullptr) residual[i] = c;
+    }
+    if (!(std::fabs(c) >= threshold)) continue;
+    if (collected.count < capacity) {
+      indices[collected.count] = first + static_cast<uint32_t>(i);
+      values[collected.count] = c;
+    }
+    ++collected.count;
+  }
+  return collected;
+}
+
+}  // namespace
+
+const Kernels& ScalarKernels() {
+  static constexpr Kernels kTable = {
+      .name = "scalar",
+      .scale = Scale,
+      .add_scaled = AddScaled,
+      .all_finite = AllFinite,
+      .compensate = CompensateAll,
+      .encode_elements = EncodeElements,
+      .decode_elements = DecodeElements,
+      .onebit_sum = OneBitSum,
+      .onebit_encode = OneBitEncode,
+      .onebit_decode = OneBitDecode,
+      .range = FindRange,
+      .quantize_encode = QuantizeEncode,
+      .quantize_decode = QuantizeDecode,
+      .collect = Collect,
+  };
+  return kTable;
+}
+
+}  // namespace terse::kernels

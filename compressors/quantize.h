@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// quantize: max-min quantization (QSGD as CGX has it; reference: lgreco.md section 2). Each block of
+// params.block elements has a minimum and a unit, and each element a code of params.bits bits:
+//   decoded = minimum + code * unit,   0 <= code < 2^bits
+// Minimum and unit are bfloat16, rounded outward: the minimum down and the unit up, so that the codes
+// reach over all of the block. Codes are rounded to nearest, or up with a probability equal to the
+// fraction (stochastic), by random numbers that depend on the element's position and RandomKey alone.
+//
+// For coding, elements are saturated at +-2^126, so that range and decoded values stay finite; a block
+// that holds such an element is rounded to nearest. What is cut off stays in the residual. A unit is 0
+// (a block of equal elements that bfloat16 represents) or at least 2^-126.
+//
+// Payload: for each block minimum and unit, then the codes of all blocks as 16 parallel streams
+// (kernels.h, LaneStream), filled up with zeros to whole words.
+#ifndef TERSE_COMPRESSORS_QUANTIZE_H_
+#define TERSE_COMPRESSORS_QUANTIZE_H_
+
+#include "compressors/compressor.h"
+#include "compressors/kernels/kernels.h"
+
+namespace terse {
+
+class Quantize final : public Compressor {
+ public:
+  wire::Codec codec() const override { return wire::Codec::kQuantize; }
+  Kind kind() const override { return Kind::kSplit; }
+  bool fixed_size() const override { return true; }
+  absl::Status CheckParams(const wire::CodecParams& params) const override;
+  size_t MaxPayloadBytes(const wire::CodecParams& params, size_t n) const override;
+  size_t BlockElements(const wire::CodecParams& params) const override { return params.block; }
+  absl::StatusOr<EncodeResult> Encode(const wire::CodecParams& params, const EncodeArgs& args,
+                                      absl::Span<Shard> shards) const override;
+  absl::Status Decode(const wire::CodecParams& params, wire::Bytes payload, float weight,
+                      Accumulate accumulate, absl::Span<float> out) const override;
+  absl::Status DecodeSum(const wire::CodecParams& params, absl::Span<const wire::Bytes> payloads,
+                         float weight, absl::Span<float> out) const override;
+
+ private:
+  absl::Status DecodeGroup(const wire::CodecParams& params, absl::Span<const wire::Bytes> payloads,
+                           float weight, kernels::Start start, absl::Span<float> out) const;
+};
+
+const Compressor& QuantizeCompressor();
+
+}  // namespace terse
+
+#endif  // TERSE_COMPRESSORS_QUANTIZE_H_

@@ -1,0 +1,409 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "compressors/topk.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "absl/strings/str_cat.h"
+#include "compressors/decode_groups.h"
+#include "compressors/encode_args.h"
+#include "compressors/kernels/dispatch.h"
+#include "compressors/kernels/floats.h"
+#include "compressors/rice.h"
+#include "compressors/select.h"
+
+namespace terse {
+namespace {
+
+constexpr size_t kHeaderBytes = 8;
+constexpr size_t kChunk = 4096;                   // elements that a full selection collects at a time
+constexpr size_t kDecodePiece = size_t{1} << 15;  // elements of `out` that stay in the L2 cache
+constexpr size_t kLine = 16;                      // elements of a cache line, the unit of the sample
+
+// How one vector is selected from; a function of (n, k) alone.
+struct SelectionPlan {
+  size_t stride = 0;    // one line in `stride` is sampled; 0: no sample, the whole vector is searched
+  size_t sampled = 0;   // elements in the sample
+  size_t rank = 0;      // of the threshold among them
+  size_t capacity = 0;  // candidates that are kept
+};
+
+SelectionPlan PlanSelection(size_t n, size_t k) {
+  SelectionPlan plan;
+  plan.capacity = k + kChunk;
+  // With h of the k largest expected in the sample, sqrt(h) is its deviation. From 32 of them on, a margin
+  // of four deviations costs less than a larger sample.
+  const size_t stride = std::clamp<size_t>(k / 32, 4, 256);
+  const double hits = static_cast<double>(k) / static_cast<double>(stride);
+  const size_t rank = static_cast<size_t>(hits + 4.0 * std::sqrt(hits) + 4.0);
+  const size_t sampled = n / kLine / stride * kLine;
+  const size_t capacity = 2 * rank * stride + kChunk;
+  if (rank >= sampled || capacity >= n / 2) return plan;
+  plan.stride = stride;
+  plan.sampled = sampled;
+  plan.rank = rank;
+  plan.capacity = std::max(plan.capacity, capacity);
+  return plan;
+}
+
+// The caller's scratch, cut up.
+struct Scratch {
+  absl::Span<uint32_t> indices;  // candidates, in the end the selected
+  absl::Span<float> values;
+  absl::Span<uint32_t> histogram;
+  absl::Span<float> sample;
+
+  static size_t Bytes(const SelectionPlan& plan) {
+    return (2 * plan.capacity + kHistogramBins + plan.sampled) * 4;
+  }
+  Scratch(const SelectionPlan& plan, wire::MutableBytes bytes) {
+    std::byte* at = bytes.data();
+    const auto take = [&at]<typename T>(absl::Span<T>& span, size_t count) {
+      span = {reinterpret_cast<T*>(at), count};
+      at += count * sizeof(T);
+    };
+    take(indices, plan.capacity);
+    take(values, plan.capacity);
+    take(histogram, kHistogramBins);
+    take(sample, plan.sampled);
+  }
+};
+
+// Selects the k largest of one compensated vector.
+class Selector {
+ public:
+  Selector(const EncodeArgs& args, size_t k, const SelectionPlan& plan)
+      : input_(args.input),
+        residual_(args.residual),
+        k_(k),
+        plan_(plan),
+        scratch_(plan, args.scratch),
+        kernels_(kernels::ActiveKernels()) {}
+
+  // Compensates, and returns how many elements were selected: their positions and values are the first
+  // of indices() and values().
+  size_t Run() {
+    if (plan_.stride != 0) {
+      if (const size_t count = FromCandidates()) return count;
+    } else if (!residual_.empty()) {
+      nonfinite_ = kernels_.compensate(input_.data(), residual_.data(), input_.size());
+    } else {
+      nonfinite_ = !kernels_.all_finite(input_.data(), input_.size());
+    }
+    return FromAll();
+  }
+
+  bool nonfinite() const { return nonfinite_; }
+  const uint32_t* indices() const { return scratch_.indices.data(); }
+  const float* values() const { return scratch_.values.data(); }
+
+ private:
+  // A threshold that somewhat more than k elements should pass; never 0.
+  float SampleThreshold() {
+    float* to = scratch_.sample.data();
+    for (size_t i = 0; i < plan_.sampled / kLine; ++i) {
+      // Anywhere in its stretch of lines, so that a period in the data does not fall in with the stride.
+      const size_t jitter = (i * 0x9e3779b1u >> 8) % plan_.stride;
+      const size_t begin = (i * plan_.stride + jitter) * kLine;
+      for (size_t j = begin; j < begin + kLine; ++j) {
+        *to++ = residual_.empty() ? input_[j] : input_[j] + residual_[j];
+      }
+    }
+    const Selection loose = SelectLargest(scratch_.sample, plan_.rank, scratch_.histogram);
+    return std::bit_cast<float>(std::max(loose.magnitude, 1u));
+  }
+
+  // One pass over the vector. Returns 0 when it does not tell the k largest; the vector is compensated
+  // in any case.
+  size_t FromCandidates() {
+    const float threshold = SampleThreshold();
+    const kernels::Kernels::Collected found = kernels_.collect(
+        false, input_.data(), residual_.empty() ? nullptr : residual_.data(), input_.size(), 0, threshold,
+        scratch_.indices.data(), scratch_.values.data(), scratch_.indices.size());
+    nonfinite_ = found.nonfinite;
+    if (found.count < k_ || found.count > scratch_.indices.size()) return 0;
+    Selection selection = SelectLargest(scratch_.values.subspan(0, found.count), k_, scratch_.histogram);
+    return Keep(selection, 0, 0, found.count);
+  }
+
+  // As many passes as it takes.
+  size_t FromAll() {
+    const absl::Span<const float> all = residual_.empty() ? input_ : residual_;
+    Selection selection = SelectLargest(all, k_, scratch_.histogram);
+    const float threshold = std::bit_cast<float>(std::max(selection.magnitude, 1u));
+    size_t kept = 0;
+    for (size_t begin = 0; begin < all.size() && kept < selection.count; begin += kChunk) {
+      const kernels::Kernels::Collected found = kernels_.collect(
+          true, input_.data() + begin, residual_.empty() ? nullptr : residual_.data() + begin,
+          std::min(kChunk, all.size() - begin), static_cast<uint32_t>(begin), threshold,
+          scratch_.indices.data() + kept, scratch_.values.data() + kept, scratch_.indices.size() - kept);
+      kept = Keep(selection, kept, kept, kept + found.count);
+    }
+    return kept;
+  }
+
+  // Moves what belongs to the selection among [from, end) of the candidates to `to`; returns its end.
+  size_t Keep(Selection& selection, size_t to, size_t from, size_t end) {
+    for (size_t i = from; i < end; ++i) {
+      if (!selection.Take(kernels::Magnitude(scratch_.values[i]))) continue;
+      scratch_.indices[to] = scratch_.indices[i];
+      scratch_.values[to] = scratch_.values[i];
+      ++to;
+    }
+    return to;
+  }
+
+  absl::Span<const float> input_;
+  absl::Span<float> residual_;
+  size_t k_;
+  SelectionPlan plan_;
+  Scratch scratch_;
+  const kernels::Kernels& kernels_;
+  bool nonfinite_ = false;
+};
+
+// The entries of a payload of unknown origin, one after the other. Whatever is wrong with it ends the
+// entries, and status() says what it was.
+class Entries {
+ public:
+  static constexpr uint64_t kEnd = std::numeric_limits<uint64_t>::max();
+
+  Entries() = default;
+
+  // Stands at the first entry afterwards.
+  void Open(wire::Bytes payload, size_t n) {
+    n_ = n;
+    if (n == 0) {
+      if (!payload.empty()) Fail("topk payload of no elements has bytes");
+      return;
+    }
+    if (!ReadHeader(payload)) return;
+    Advance();
+  }
+
+  uint64_t position() const { return position_; }  // kEnd behind the last
+  float value() const { return value_; }
+  size_t count() const { return count_; }
+  const absl::Status& status() const { return status_; }
+
+  void Advance() {
+    if (taken_ == count_) return Finish();
+    uint64_t gap = 0;
+    if (rice_) {
+      if (!reader_.Next(&gap)) return Fail(absl::StrCat("topk position of entry ", taken_, " is cut off"));
+    } else {
+      // Wraps around, and so is refused, when positions do not ascend.
+      gap = uint64_t{wire::Load<uint32_t>(positions_.data() + taken_ * sizeof(uint32_t))} - next_;
+    }
+    if (gap >= n_ - next_) {
+      return Fail(absl::StrCat("topk position of entry ", taken_, " is not in [", next_, ", ", n_, ")"));
+    }
+    position_ = next_ + gap;
+    next_ = position_ + 1;
+    value_ = wire::Load<float>(values_.data() + taken_ * sizeof(float));
+    if (!std::isfinite(value_)) return Fail(absl::StrCat("topk value of entry ", taken_, " is ", value_));
+    ++taken_;
+  }
+
+ private:
+  bool ReadHeader(wire::Bytes payload) {
+    wire::Reader reader(payload);
+    const uint32_t count = reader.Get<uint32_t>();
+    const uint8_t coding = reader.Get<uint8_t>();
+    const uint8_t parameter = reader.Get<uint8_t>();
+    const uint16_t reserved = reader.Get<uint16_t>();
+    if (!reader.ok()) {
+      Fail("topk payload is shorter than its header");
+      return false;
+    }
+    if (count > n_ || count * sizeof(float) > reader.remaining()) {
+      Fail(absl::StrCat("topk payload of ", payload.size(), " bytes says it has ", count, " of ", n_,
+                        " elements"));
+      return false;
+    }
+    rice_ = coding == static_cast<uint8_t>(wire::IndexCoding::kRice);
+    if (coding > static_cast<uint8_t>(wire::IndexCoding::kRice) || reserved != 0 ||
+        parameter > (rice_ ? kMaxRiceParameter : 0)) {
+      Fail(absl::StrCat("topk payload has index coding ", coding, " with parameter ", parameter, " and ",
+                        reserved, " where 0 belongs"));
+      return false;
+    }
+    count_ = count;
+    positions_ = reader.GetBytes(reader.remaining() - count_ * sizeof(float));
+    values_ = reader.GetBytes(reader.remaining());
+    reader_ = RiceReader(positions_, parameter);
+    const size_t unit =
+        rice_ ? positions_.size() % sizeof(uint32_t) : positions_.size() - count_ * sizeof(uint32_t);
+    if (unit != 0) {
+      Fail(absl::StrCat("topk payload has ", positions_.size(), " bytes for ", count_, " positions"));
+      return false;
+    }
+    return true;
+  }
+
+  void Finish() {
+    position_ = kEnd;
+    if (rice_ && !reader_.AtEnd()) Fail("topk payload has bytes behind its last position");
+  }
+
+  void Fail(absl::string_view what) {
+    position_ = kEnd;
+    taken_ = count_;
+    rice_ = false;
+    status_ = absl::DataLossError(what);
+  }
+
+  size_t n_ = 0;
+  size_t count_ = 0;
+  size_t taken_ = 0;  // entries read, with the current one
+  bool rice_ = false;
+  wire::Bytes positions_;
+  wire::Bytes values_;
+  RiceReader reader_;
+  uint64_t next_ = 0;  // the least position that the next entry can have
+  uint64_t position_ = kEnd;
+  float value_ = 0.0f;
+  absl::Status status_;
+};
+
+absl::Status DecodeGroup(absl::Span<const wire::Bytes> payloads, float weight, kernels::Start start,
+                         absl::Span<float> out) {
+  Entries entries[kernels::kMaxPeers];
+  size_t count = 0;
+  for (size_t p = 0; p < payloads.size(); ++p) {
+    entries[p].Open(payloads[p], out.size());
+    count += entries[p].count();
+  }
+  // All payloads' entries of a piece of `out` while it is in the cache; with few, clearing all of `out` at
+  // once is faster.
+  const size_t piece = count < out.size() / 512 ? out.size() : kDecodePiece;
+  for (size_t begin = 0; begin < out.size(); begin += piece) {
+    const size_t end = std::min(out.size(), begin + piece);
+    if (start != kernels::Start::kAdd) std::fill(out.begin() + begin, out.begin() + end, 0.0f);
+    for (size_t p = 0; p < payloads.size(); ++p) {
+      for (; entries[p].position() < end; entries[p].Advance()) {
+        float& to = out[entries[p].position()];
+        const float term = weight * entries[p].value();
+        // Assigned, not added to the zero there: a -0 stays one.
+        to = start == kernels::Start::kAssign ? term : to + term;
+      }
+    }
+  }
+  for (size_t p = 0; p < payloads.size(); ++p) {
+    if (!entries[p].status().ok()) return entries[p].status();
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+size_t TopKCount(double density, size_t n) {
+  // 0.07 * 100 is 7.000000000000001 in fp64, and means 7.
+  const double wanted = std::ceil(density * static_cast<double>(n) * (1.0 - 1e-12));
+  if (!(wanted < static_cast<double>(n))) return n;
+  return std::max<size_t>(static_cast<size_t>(wanted), std::min<size_t>(n, 1));
+}
+
+absl::Status TopK::CheckParams(const wire::CodecParams& params) const {
+  if (!(params.density > 0.0 && params.density <= 1.0)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("topk.density is ", params.density, "; it must be above 0 and at most 1"));
+  }
+  if (params.index != wire::IndexCoding::kU32 && params.index != wire::IndexCoding::kRice) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("topk.index is number ", static_cast<int>(params.index), "; it must be u32 or rice"));
+  }
+  return absl::OkStatus();
+}
+
+size_t TopK::MaxPayloadBytes(const wire::CodecParams& params, size_t n) const {
+  if (n == 0) return 0;
+  const size_t k = TopKCount(params.density, n);
+  const size_t positions =
+      params.index == wire::IndexCoding::kRice ? RiceMaxBytes(n, k) : k * sizeof(uint32_t);
+  return kHeaderBytes + positions + k * sizeof(float);
+}
+
+size_t TopK::ScratchBytes(const wire::CodecParams& params, size_t n) const {
+  if (n == 0) return 0;
+  return Scratch::Bytes(PlanSelection(n, TopKCount(params.density, n)));
+}
+
+absl::StatusOr<EncodeResult> TopK::Encode(const wire::CodecParams& params, const EncodeArgs& args,
+                                          absl::Span<Shard> shards) const {
+  if (absl::Status status = CheckEncodeArgs(*this, params, args, shards); !status.ok()) return status;
+  const size_t n = args.input.size();
+  if (n > std::numeric_limits<uint32_t>::max()) {
+    return absl::InvalidArgumentError(absl::StrCat("topk encodes less than 2^32 elements; got ", n));
+  }
+  Shard& shard = shards[0];
+  shard.size = 0;
+  if (n == 0) return EncodeResult{};
+
+  const size_t k = TopKCount(params.density, n);
+  Selector selector(args, k, PlanSelection(n, k));
+  const size_t count = selector.Run();
+  const absl::Span<const uint32_t> positions(selector.indices(), count);
+  if (!args.residual.empty()) {
+    for (const uint32_t position : positions) args.residual[position] = 0.0f;
+  }
+
+  std::byte* at = shard.out.data() + kHeaderBytes;
+  RicePlan plan;
+  if (params.index == wire::IndexCoding::kRice) {
+    plan = PlanRice(n, positions);
+    EncodeRice(plan, positions, at);
+    at += plan.bytes;
+  } else {
+    std::memcpy(at, positions.data(), count * sizeof(uint32_t));
+    at += count * sizeof(uint32_t);
+  }
+  std::memcpy(at, selector.values(), count * sizeof(float));
+  at += count * sizeof(float);
+  shard.size = static_cast<size_t>(at - shard.out.data());
+
+  wire::Writer header(shard.out);
+  header.Put(static_cast<uint32_t>(count));
+  header.Put(static_cast<uint8_t>(params.index));
+  header.Put(static_cast<uint8_t>(plan.parameter));
+  header.Put(uint16_t{0});
+  return EncodeResult{selector.nonfinite()};
+}
+
+absl::Status TopK::Decode(const wire::CodecParams& params, wire::Bytes payload, float weight,
+                          Accumulate accumulate, absl::Span<float> out) const {
+  return DecodeGroup({&payload, 1}, weight, StartOf(accumulate), out);
+}
+
+absl::Status TopK::DecodeSum(const wire::CodecParams& params, absl::Span<const wire::Bytes> payloads,
+                             float weight, absl::Span<float> out) const {
+  return DecodeSumByGroups(payloads, out, [&](absl::Span<const wire::Bytes> group, kernels::Start start) {
+    return DecodeGroup(group, weight, start, out);
+  });
+}
+
+absl::StatusOr<size_t> TopK::Support(const wire::CodecParams& params, wire::Bytes payload, size_t n,
+                                     absl::Span<uint32_t> indices) const {
+  Entries entries;
+  entries.Open(payload, n);
+  if (entries.count() > indices.size()) {
+    return absl::DataLossError(absl::StrCat("topk payload has ", entries.count(),
+                                            " positions, more than the ", indices.size(),
+                                            " that its density allows"));
+  }
+  for (size_t i = 0; entries.position() != Entries::kEnd; ++i, entries.Advance()) {
+    indices[i] = static_cast<uint32_t>(entries.position());
+  }
+  if (!entries.status().ok()) return entries.status();
+  return entries.count();
+}
+
+const Compressor& TopKCompressor() {
+  static const auto* const compressor = new TopK;
+  return *compressor;
+}
+
+}  // namespace terse

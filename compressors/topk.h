@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// topk: the k elements of greatest magnitude, k = ceil(density n), with their positions. The selection is
+// exact: ties go to the lower position, zeros are never sent (so a payload may hold fewer than k). What
+// is sent leaves the residual bitwise; what is not stays in it bitwise.
+//
+// Selection reads the vector once: a sample of it gives a threshold that a few more than k elements
+// pass, the pass that compensates collects those, and the k largest are taken out of them exactly. A
+// vector whose sample misleads, or of which much is sent, is read again (select.h).
+//
+// Payload: count (u32), index coding (u8), Rice parameter (u8, 0 for u32 coding), 0 (u16), positions,
+// values (fp32 each). Positions are ascending, as u32 or Rice-coded (rice.h).
+#ifndef TERSE_COMPRESSORS_TOPK_H_
+#define TERSE_COMPRESSORS_TOPK_H_
+
+#include "compressors/compressor.h"
+
+namespace terse {
+
+// How many elements of n are sent at most: ceil(density n), at least 1, at most n (0 for n = 0). The
+// product of a decimal density and n that is meant to be whole counts as whole.
+size_t TopKCount(double density, size_t n);
+
+class TopK final : public Compressor {
+ public:
+  wire::Codec codec() const override { return wire::Codec::kTopK; }
+  Kind kind() const override { return Kind::kGather; }
+  bool fixed_size() const override { return false; }
+  absl::Status CheckParams(const wire::CodecParams& params) const override;
+  size_t MaxPayloadBytes(const wire::CodecParams& params, size_t n) const override;
+  size_t ScratchBytes(const wire::CodecParams& params, size_t n) const override;
+  absl::StatusOr<EncodeResult> Encode(const wire::CodecParams& params, const EncodeArgs& args,
+                                      absl::Span<Shard> shards) const override;
+  absl::Status Decode(const wire::CodecParams& params, wire::Bytes payload, float weight,
+                      Accumulate accumulate, absl::Span<float> out) const override;
+  absl::Status DecodeSum(const wire::CodecParams& params, absl::Span<const wire::Bytes> payloads,
+                         float weight, absl::Span<float> out) const override;
+  absl::StatusOr<size_t> Support(const wire::CodecParams& params, wire::Bytes payload, size_t n,
+                                 absl::Span<uint32_t> indices) const override;
+};
+
+const Compressor& TopKCompressor();
+
+}  // namespace terse
+
+#endif  // TERSE_COMPRESSORS_TOPK_H_

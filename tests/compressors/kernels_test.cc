@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The kernels by themselves: what the codecs' tests do not reach (plain vectors, unaligned memory) and
+// the choice among them.
+#include "compressors/kernels/kernels.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <set>
+#include <string>
+
+#include "compressors/kernels/dispatch.h"
+#include "compressors/kernels/vector.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/compressors/codec_cases.h"
+
+namespace terse::kernels {
+namespace {
+
+using ::terse::testing::AllVectors;
+using ::terse::testing::Bits;
+using ::terse::testing::NamedVector;
+using ::terse::testing::Normal;
+
+TEST(Dispatch, OffersTheReferenceFirstAndEachTargetOnce) {
+  const absl::Span<const Kernels* const> all = AvailableKernels();
+  ASSERT_FALSE(all.empty());
+  EXPECT_EQ(all[0], &ScalarKernels());
+  std::set<std::string> names;
+  for (const Kernels* kernels : all) EXPECT_TRUE(names.insert(kernels->name).second) << kernels->name;
+#if defined(__x86_64__)
+  EXPECT_TRUE(names.contains("sse4") || !__builtin_cpu_supports("sse4.2"));
+  EXPECT_TRUE(names.contains("avx2") || !__builtin_cpu_supports("avx2"));
+#endif
+}
+
+// The environment is read once in a process, so each of these runs in one of its own.
+class Environment : public ::testing::Test {
+ protected:
+  Environment() { GTEST_FLAG_SET(death_test_style, "threadsafe"); }
+
+  // Ends the process: 0 when the active table has that name and the check says ok, else 1.
+  static void ExitWith(const char* value, const std::string& name, bool ok) {
+    setenv("TERSE_SIMD", value, 1);
+    const absl::Status status = CheckSimdEnvironment();
+    std::fprintf(stderr, "%s", status.ToString().c_str());
+    std::exit(ActiveKernels().name == name && status.ok() == ok ? 0 : 1);
+  }
+};
+
+TEST_F(Environment, NamesATarget) {
+  for (const Kernels* kernels : AvailableKernels()) {
+    EXPECT_EXIT(ExitWith(kernels->name, kernels->name, true), ::testing::ExitedWithCode(0), "OK");
+  }
+}
+
+TEST_F(Environment, MindsNoCase) {
+  EXPECT_EXIT(ExitWith("Scalar", "scalar", true), ::testing::ExitedWithCode(0), "OK");
+}
+
+TEST_F(Environment, EmptyMeansTheBest) {
+  EXPECT_EXIT(ExitWith("", AvailableKernels().back()->name, true), ::testing::ExitedWithCode(0), "OK");
+}
+
+TEST_F(Environment, UnknownNameIsAnErrorThatSaysWhatIsPossible) {
+  EXPECT_EXIT(ExitWith("avx1024", AvailableKernels().back()->name, false), ::testing::ExitedWithCode(0),
+              "TERSE_SIMD is \"avx1024\"; this processor runs scalar");
+}
+
+// Copies of a vector at every offset from a 64-byte boundary that floats can have.
+TEST(Kernels, PlainVectorsAreThoseOfTheReferenceAtAnyAlignment) {
+  for (const Kernels* target : AvailableKernels()) {
+    const ScopedKernelsForTest scoped(*target);
+    for (const NamedVector& vector : AllVectors()) {
+      for (const size_t offset : {0, 1, 3, 15}) {
+        SCOPED_TRACE(std::string(target->name) + " " + vector.name);
+        const size_t n = vector.values.size();
+        const std::vector<float> other = Normal(n, 42);
+        std::vector<float> padded(n + offset, 7.0f);
+        const absl::Span<float> values = absl::MakeSpan(padded).subspan(offset);
+        const auto reset = [&] { std::copy(vector.values.begin(), vector.values.end(), values.begin()); };
+        const auto result = [&] { return Bits({values.begin(), values.end()}); };
+
+        reset();
+        EXPECT_EQ(AllFinite(values), ScalarKernels().all_finite(values.data(), n));
+        ScaleInPlace(0.3f, values);
+        std::vector<float> expected = vector.values;
+        ScalarKernels().scale(0.3f, expected.data(), n);
+        EXPECT_EQ(result(), Bits(expected));
+
+        reset();
+        AddScaled(other, -1.7f, values);
+        expected = vector.values;
+        ScalarKernels().add_scaled(other.data(), -1.7f, expected.data(), n);
+        EXPECT_EQ(result(), Bits(expected));
+
+        reset();
+        std::vector<float> residual = other;
+        const bool nonfinite = AddFinite(values, absl::MakeSpan(residual));
+        expected = other;
+        EXPECT_EQ(nonfinite, ScalarKernels().compensate(vector.values.data(), expected.data(), n));
+        EXPECT_EQ(nonfinite, !AllFinite(values));
+        EXPECT_EQ(Bits(residual), Bits(expected));
+        EXPECT_TRUE(AllFinite(residual));
+      }
+    }
+  }
+}
+
+TEST(Kernels, OneBitSumHasSixteenLanesAndAFixedTree) {
+  // 2^60 in one lane swallows ones added to the same lane, and no others.
+  std::vector<float> values(64, 1.0f);
+  values[5] = 0x1p60f;
+  double expected_lanes[16];
+  for (size_t l = 0; l < 16; ++l) expected_lanes[l] = 4.0;
+  expected_lanes[5] = 0x1p60;
+  for (size_t half = 8; half > 0; half /= 2) {
+    for (size_t l = 0; l < half; ++l) expected_lanes[l] += expected_lanes[l + half];
+  }
+  for (const Kernels* target : AvailableKernels()) {
+    EXPECT_EQ(target->onebit_sum(wire::ScaleNorm::kL1, values.data(), nullptr, values.size()).value,
+              expected_lanes[0])
+        << target->name;
+  }
+}
+
+TEST(Kernels, CollectCountsBeyondItsCapacity) {
+  const std::vector<float> values = Normal(1000, 3);
+  for (const Kernels* target : AvailableKernels()) {
+    std::vector<uint32_t> indices(11, 77);
+    std::vector<float> found(11, 77.0f);
+    const Kernels::Collected collected = target->collect(false, values.data(), nullptr, values.size(), 500,
+                                                         1.0f, indices.data(), found.data(), 10);
+    EXPECT_EQ(collected.count, static_cast<size_t>(std::count_if(values.begin(), values.end(), [](float x) {
+                return std::fabs(x) >= 1.0f;
+              })));
+    EXPECT_EQ(indices[10], 77u);
+    EXPECT_EQ(found[10], 77.0f);
+    for (size_t i = 0; i < 10; ++i) EXPECT_EQ(found[i], values[indices[i] - 500]);
+    EXPECT_TRUE(std::is_sorted(indices.begin(), indices.begin() + 10));
+  }
+}
+
+// Equal words would be equal rounding errors: neighbours, rows and keys all differ.
+TEST(Kernels, RandomWordsLookRandom) {
+  std::set<uint32_t> seen;
+  uint64_t ones = 0;
+  for (uint32_t k = 0; k < 4; ++k) {
+    const uint32_t key[2] = {k & 1, k >> 1};
+    for (uint32_t i = 0; i < 10'000; ++i) {
+      const uint32_t word = RandomWord(key, i);
+      seen.insert(word);
+      ones += static_cast<uint64_t>(std::popcount(word));
+    }
+  }
+  EXPECT_GE(seen.size(), 39'990u);
+  EXPECT_NEAR(static_cast<double>(ones) / (40'000 * 32), 0.5, 0.002);
+}
+
+}  // namespace
+}  // namespace terse::kernels

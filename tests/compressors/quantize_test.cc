@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "compressors/quantize.h"
+
+#include <cmath>
+
+#include "compressors/kernels/floats.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/compressors/codec_cases.h"
+
+namespace terse {
+namespace {
+
+using ::terse::testing::CodecCase;
+using ::terse::testing::Normal;
+using ::terse::testing::Tensor;
+using ::testing::ElementsAre;
+
+CodecCase QuantizeCase(uint32_t bits, uint32_t block, wire::Rounding rounding = wire::Rounding::kNearest) {
+  CodecCase test_case{&QuantizeCompressor(), {}, "quantize"};
+  test_case.params.bits = bits;
+  test_case.params.block = block;
+  test_case.params.rounding = rounding;
+  return test_case;
+}
+
+struct Header {
+  float minimum;
+  float unit;
+};
+Header HeaderOf(const std::vector<std::byte>& payload, size_t block = 0) {
+  return {kernels::FromBf16(wire::Load<uint16_t>(payload.data() + block * 4)),
+          kernels::FromBf16(wire::Load<uint16_t>(payload.data() + block * 4 + 2))};
+}
+
+// The codes of up to 16 elements, which lie in the lowest bits of their lanes' first words.
+std::vector<int> CodesOf(const Tensor& tensor, size_t n, uint32_t bits) {
+  std::vector<int> codes;
+  for (size_t i = 0; i < n; ++i) {
+    const uint32_t word = wire::Load<uint32_t>(tensor.payloads()[0].data() + 4 + i * 4);
+    codes.push_back(static_cast<int>(word & ((1u << bits) - 1)));
+  }
+  return codes;
+}
+
+double NormOf(const std::vector<float>& values) {
+  double squares = 0;
+  for (const float x : values) squares += double{x} * x;
+  return std::sqrt(squares);
+}
+
+// Reference: lgreco.md section 7. Two bits are exact; of three bits the unit 3/7 is rounded up to a
+// bfloat16, which changes no code.
+TEST(Quantize, ReproducesTheWorkedExample) {
+  const std::vector<float> x = {-1, -.4f, .1f, .6f, .9f, 2, .25f, -.75f};
+  Tensor two(QuantizeCase(2, 16), x.size());
+  two.Encode(x);
+  EXPECT_EQ(HeaderOf(two.payloads()[0]).minimum, -1.0f);
+  EXPECT_EQ(HeaderOf(two.payloads()[0]).unit, 1.0f);
+  EXPECT_THAT(CodesOf(two, 8, 2), ElementsAre(0, 1, 1, 2, 2, 3, 1, 0));
+  EXPECT_NEAR(NormOf(two.residual()), 0.681909, 1e-6);
+
+  Tensor three(QuantizeCase(3, 16), x.size());
+  three.Encode(x);
+  EXPECT_EQ(HeaderOf(three.payloads()[0]).unit, 220.0f / 512.0f);
+  EXPECT_THAT(CodesOf(three, 8, 3), ElementsAre(0, 1, 3, 4, 4, 7, 3, 1));
+}
+
+TEST(Quantize, StochasticErrorIsThatOfTheReference) {
+  const std::vector<float> x = {-1, -.4f, .1f, .6f, .9f, 2, .25f, -.75f};
+  double squares = 0;
+  constexpr int kDraws = 20000;
+  RandomKey random;
+  for (random.step = 0; random.step < kDraws; ++random.step) {
+    Tensor tensor(QuantizeCase(2, 16, wire::Rounding::kStochastic), x.size());
+    tensor.Encode(x, random);
+    squares += std::pow(NormOf(tensor.residual()), 2);
+  }
+  EXPECT_NEAR(squares / kDraws, 1.035, 0.02);
+}
+
+TEST(Quantize, StochasticRoundingIsUnbiased) {
+  const size_t n = 512;
+  const std::vector<float> x = Normal(n, 4);
+  std::vector<double> sums(n);
+  constexpr int kDraws = 4000;
+  RandomKey random;
+  for (random.step = 0; random.step < kDraws; ++random.step) {
+    Tensor tensor(QuantizeCase(4, 512, wire::Rounding::kStochastic), n);
+    tensor.Encode(x, random);
+    const std::vector<float> decoded = tensor.Decoded();
+    for (size_t i = 0; i < n; ++i) sums[i] += decoded[i];
+  }
+  Tensor tensor(QuantizeCase(4, 512), n);
+  tensor.Encode(x);
+  const double unit = HeaderOf(tensor.payloads()[0]).unit;
+  // The mean of a draw between two codes deviates by at most unit / 2 / sqrt(draws): five of those.
+  for (size_t i = 0; i < n; ++i) EXPECT_NEAR(sums[i] / kDraws, x[i], 5 * unit / 2 / std::sqrt(kDraws));
+}
+
+TEST(Quantize, RandomNumbersDependOnEveryPartOfTheKey) {
+  const std::vector<float> x = Normal(2048, 4);
+  const auto payloads = [&](const RandomKey& random) {
+    Tensor tensor(QuantizeCase(1, 512, wire::Rounding::kStochastic), x.size());
+    tensor.Encode(x, random);
+    return tensor.payloads();
+  };
+  const RandomKey base{.seed = 1, .step = 2, .rank = 3, .tensor = 4, .stage = 0};
+  EXPECT_EQ(payloads(base), payloads(base));
+  for (int part = 0; part < 5; ++part) {
+    RandomKey other = base;
+    if (part == 0) other.seed += uint64_t{1} << 40;
+    if (part == 1) ++other.step;
+    if (part == 2) ++other.rank;
+    if (part == 3) ++other.tensor;
+    if (part == 4) other.stage = 1;
+    EXPECT_NE(payloads(other), payloads(base)) << "part " << part;
+  }
+}
+
+TEST(Quantize, CodesReachOverTheWholeBlock) {
+  for (uint32_t bits = 1; bits <= 8; ++bits) {
+    for (uint32_t seed = 0; seed < 200; ++seed) {
+      std::vector<float> x = Normal(16, seed);
+      for (float& value : x) value = std::ldexp(value, static_cast<int>(seed) - 100);
+      const float low = *std::min_element(x.begin(), x.end());
+      const float high = *std::max_element(x.begin(), x.end());
+      Tensor tensor(QuantizeCase(bits, 16), x.size());
+      tensor.Encode(x);
+      const Header header = HeaderOf(tensor.payloads()[0]);
+      const double levels = (1 << bits) - 1;
+      EXPECT_LE(header.minimum, low);
+      EXPECT_GE(header.minimum + levels * header.unit, high);
+      // Outward, but by no more than one step of bfloat16 each.
+      EXPECT_GE(header.minimum, low - std::ldexp(std::fabs(low), -7));
+      EXPECT_LE(header.unit, (high - header.minimum) / levels * (1 + std::ldexp(1.0, -7)) + 0x1p-126);
+      // So every error is at most half a unit (and the rounding of the arithmetic).
+      for (const float error : tensor.residual()) EXPECT_LE(std::fabs(error), header.unit * 0.50001f);
+    }
+  }
+}
+
+TEST(Quantize, EqualElementsAreSentExactlyWhereBfloat16Can) {
+  Tensor exact(QuantizeCase(4, 16), 40);
+  exact.Encode(std::vector<float>(40, -1.5f));
+  EXPECT_EQ(HeaderOf(exact.payloads()[0]).unit, 0.0f);
+  EXPECT_EQ(exact.Decoded(), std::vector<float>(40, -1.5f));
+  EXPECT_EQ(exact.residual(), std::vector<float>(40, 0.0f));
+
+  Tensor close(QuantizeCase(4, 16), 40);
+  close.Encode(std::vector<float>(40, 0.1f));
+  for (const float decoded : close.Decoded()) EXPECT_NEAR(decoded, 0.1f, 0.1f / 128 / 15);
+}
+
+TEST(Quantize, FourBitsAreAnEighthOfDense) {
+  const size_t n = 25'600'000;
+  const CodecCase test_case = QuantizeCase(4, 512);
+  EXPECT_LE(static_cast<double>(QuantizeCompressor().MaxPayloadBytes(test_case.params, n)) * 7.7, n * 4.0);
+  // 32 bits of header for 512 codes.
+  EXPECT_EQ(QuantizeCompressor().MaxPayloadBytes(test_case.params, 512), 4u + 256u);
+}
+
+TEST(Quantize, RefusesHeadersThatDecodeToNoNumber) {
+  const CodecCase test_case = QuantizeCase(4, 512);
+  Tensor tensor(test_case, 100);
+  tensor.Encode(Normal(100, 1));
+  std::vector<float> out(100);
+  const auto decode = [&](uint16_t minimum, uint16_t unit) {
+    std::vector<std::byte> payload = tensor.payloads()[0];
+    wire::Store(payload.data(), minimum);
+    wire::Store(payload.data() + 2, unit);
+    return QuantizeCompressor()
+        .Decode(test_case.params, payload, 1.0f, Accumulate::kAssign, absl::MakeSpan(out))
+        .code();
+  };
+  EXPECT_EQ(decode(0x3f80, 0x3f80), absl::StatusCode::kOk);        // 1, 1
+  EXPECT_EQ(decode(0x7f80, 0x3f80), absl::StatusCode::kDataLoss);  // Inf
+  EXPECT_EQ(decode(0x7fc0, 0x3f80), absl::StatusCode::kDataLoss);  // NaN
+  EXPECT_EQ(decode(0x3f80, 0xbf80), absl::StatusCode::kDataLoss);  // a negative unit
+  EXPECT_EQ(decode(0x3f80, 0x8000), absl::StatusCode::kDataLoss);  // -0
+  EXPECT_EQ(decode(0x3f80, 0x7f80), absl::StatusCode::kDataLoss);  // Inf
+  EXPECT_EQ(decode(0x3f80, 0x7f00), absl::StatusCode::kDataLoss);  // 15 units overflow
+}
+
+TEST(Quantize, RefusesParametersOutOfRange) {
+  for (const auto& [bits, block] : {std::pair<uint32_t, uint32_t>{0, 512}, {9, 512}, {4, 0}, {4, 24}}) {
+    EXPECT_EQ(QuantizeCompressor().CheckParams(QuantizeCase(bits, block).params).code(),
+              absl::StatusCode::kInvalidArgument)
+        << bits << " bits, block " << block;
+  }
+}
+
+}  // namespace
+}  // namespace terse

@@ -1,0 +1,281 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "compressors/topk.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <random>
+
+#include "absl/strings/str_cat.h"
+#include "compressors/rice.h"
+#include "compressors/select.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/compressors/codec_cases.h"
+
+namespace terse {
+namespace {
+
+using ::terse::testing::AllVectors;
+using ::terse::testing::CodecCase;
+using ::terse::testing::NamedVector;
+using ::terse::testing::Normal;
+using ::terse::testing::Tensor;
+
+CodecCase TopKCase(double density, wire::IndexCoding index = wire::IndexCoding::kU32) {
+  CodecCase test_case{&TopKCompressor(), {}, "topk"};
+  test_case.params.density = density;
+  test_case.params.index = index;
+  return test_case;
+}
+
+// The definition: sort by magnitude, ties to the lower position; zeros are not sent.
+std::vector<uint32_t> LargestBySorting(const std::vector<float>& c, size_t k) {
+  std::vector<uint32_t> order(c.size());
+  std::iota(order.begin(), order.end(), 0u);
+  std::stable_sort(order.begin(), order.end(),
+                   [&](uint32_t a, uint32_t b) { return std::fabs(c[a]) > std::fabs(c[b]); });
+  order.resize(k);
+  std::erase_if(order, [&](uint32_t i) { return c[i] == 0.0f; });
+  std::sort(order.begin(), order.end());
+  return order;
+}
+
+std::vector<uint32_t> SupportOf(const CodecCase& test_case, const Tensor& tensor, size_t n) {
+  std::vector<uint32_t> indices(n);
+  const absl::StatusOr<size_t> count =
+      TopKCompressor().Support(test_case.params, tensor.payloads()[0], n, absl::MakeSpan(indices));
+  EXPECT_TRUE(count.ok()) << count.status();
+  indices.resize(count.ok() ? *count : 0);
+  return indices;
+}
+
+TEST(TopK, CountIsTheCeilingOfWhatIsMeant) {
+  EXPECT_EQ(TopKCount(0.001, 0), 0u);
+  EXPECT_EQ(TopKCount(0.001, 1), 1u);
+  EXPECT_EQ(TopKCount(0.001, 999), 1u);
+  EXPECT_EQ(TopKCount(0.001, 1000), 1u);
+  EXPECT_EQ(TopKCount(0.001, 1001), 2u);
+  EXPECT_EQ(TopKCount(0.001, 36864), 37u);      // reference: dgc.md section 1
+  EXPECT_EQ(TopKCount(0.001, 2359296), 2360u);  // the same
+  EXPECT_EQ(TopKCount(0.001, 25'600'000), 25'600u);
+  EXPECT_EQ(TopKCount(0.07, 100), 7u);  // 7.000000000000001 in fp64
+  EXPECT_EQ(TopKCount(1.0, 12345), 12345u);
+}
+
+TEST(TopK, SelectsExactlyTheLargest) {
+  for (const NamedVector& vector : AllVectors()) {
+    const size_t n = vector.values.size();
+    if (n == 0) continue;
+    const std::vector<float> c = testing::Compensated(vector.values, {});
+    for (const double density : {0.0001, 0.001, 0.01, 0.1, 0.6, 1.0}) {
+      SCOPED_TRACE(absl::StrCat(vector.name, " at ", density));
+      const CodecCase test_case = TopKCase(density);
+      Tensor tensor(test_case, n);
+      tensor.Encode(vector.values);
+      EXPECT_EQ(SupportOf(test_case, tensor, n), LargestBySorting(c, TopKCount(density, n)));
+    }
+  }
+}
+
+// Vectors that the sample misleads: what is large lies where it is not looked, or is everywhere that it
+// is looked and nowhere else, or is all of one size.
+TEST(TopK, SelectsExactlyWhenTheSampleMisleads) {
+  const size_t n = 200'000;
+  std::vector<NamedVector> vectors;
+  vectors.push_back({"one region", Normal(n, 1)});
+  for (size_t i = 0; i < n; ++i) vectors.back().values[i] *= i / 500 == 123 ? 1000.0f : 1.0f;
+  vectors.push_back({"equal", std::vector<float>(n, -0.5f)});
+  vectors.push_back({"two values", std::vector<float>(n, 1.0f)});
+  for (size_t i = 0; i < n; i += 150) vectors.back().values[i] = 2.0f;
+  vectors.push_back({"fewer than k", std::vector<float>(n)});
+  for (size_t i = 0; i < n; i += 1999) vectors.back().values[i] = 1.0f + static_cast<float>(i);
+  vectors.push_back({"rising", std::vector<float>(n)});
+  std::iota(vectors.back().values.begin(), vectors.back().values.end(), 1.0f);
+  for (size_t stride : {4, 16, 31, 62, 64, 256}) {
+    vectors.push_back({absl::StrCat("lines of period ", stride), Normal(n, 2)});
+    for (size_t i = 0; i < n; ++i) vectors.back().values[i] *= i / 16 % stride == 0 ? 100.0f : 1.0f;
+  }
+  for (const NamedVector& vector : vectors) {
+    for (const double density : {0.001, 0.01}) {
+      SCOPED_TRACE(absl::StrCat(vector.name, " at ", density));
+      const CodecCase test_case = TopKCase(density);
+      Tensor tensor(test_case, n);
+      tensor.Encode(vector.values);
+      EXPECT_EQ(SupportOf(test_case, tensor, n), LargestBySorting(vector.values, TopKCount(density, n)));
+    }
+  }
+}
+
+// Reference: lgreco.md section 7.
+TEST(TopK, ReproducesTheErrorNorms) {
+  const std::vector<float> x = {-1, -.4f, .1f, .6f, .9f, 2, .25f, -.75f};
+  const double expected[] = {2.639129, 1.721918, 1.401785, 1.074709, 0.76974, 0.482183, 0.269258, 0.1, 0};
+  for (size_t k = 0; k <= 8; ++k) {
+    std::vector<float> left = x;
+    if (k > 0) {
+      Tensor tensor(TopKCase(static_cast<double>(k) / 8), x.size());
+      tensor.Encode(x);
+      left = tensor.residual();
+    }
+    double squares = 0;
+    for (const float value : left) squares += double{value} * value;
+    EXPECT_NEAR(std::sqrt(squares), expected[k], 2e-6) << "k = " << k;
+  }
+}
+
+TEST(TopK, RiceCodesRandomPositionsNearTheirEntropy) {
+  const size_t n = 2'000'000;
+  for (const double density : {0.001, 0.01}) {
+    const CodecCase test_case = TopKCase(density, wire::IndexCoding::kRice);
+    Tensor tensor(test_case, n);
+    tensor.Encode(Normal(n, 9));
+    const double count = static_cast<double>(TopKCount(density, n));
+    const double bits = (static_cast<double>(tensor.payload_bytes()) - 8 - 4 * count) * 8 / count;
+    const double entropy = (-density * std::log2(density) - (1 - density) * std::log2(1 - density)) / density;
+    EXPECT_LE(bits, entropy * 1.03) << "density " << density;
+    EXPECT_GE(bits, entropy * 0.99) << "density " << density;
+  }
+}
+
+TEST(TopK, PayloadOfDgcIsA450thOfDense) {
+  const size_t n = 25'600'000;
+  for (const wire::IndexCoding index : {wire::IndexCoding::kU32, wire::IndexCoding::kRice}) {
+    EXPECT_LE(TopKCompressor().MaxPayloadBytes(TopKCase(0.001, index).params, n) * 450, n * 4);
+  }
+}
+
+TEST(TopK, LaterRanksOfSupportMustFit) {
+  const CodecCase test_case = TopKCase(0.5);
+  Tensor tensor(test_case, 100);
+  tensor.Encode(Normal(100, 1));
+  std::vector<uint32_t> few(10);
+  EXPECT_EQ(TopKCompressor()
+                .Support(test_case.params, tensor.payloads()[0], 100, absl::MakeSpan(few))
+                .status()
+                .code(),
+            absl::StatusCode::kDataLoss);
+}
+
+TEST(TopK, RefusesPositionsThatDoNotAscend) {
+  const auto payload = [](const std::vector<uint32_t>& positions) {
+    std::vector<std::byte> bytes(8 + positions.size() * 8);
+    wire::Writer writer(absl::MakeSpan(bytes));
+    writer.Put(static_cast<uint32_t>(positions.size()));
+    writer.Put(uint32_t{0});
+    for (const uint32_t position : positions) writer.Put(position);
+    for (size_t i = 0; i < positions.size(); ++i) writer.Put(1.0f);
+    return bytes;
+  };
+  std::vector<float> out(10);
+  const auto decode = [&](const std::vector<std::byte>& bytes) {
+    return TopKCompressor().Decode({}, bytes, 1.0f, Accumulate::kAdd, absl::MakeSpan(out)).code();
+  };
+  EXPECT_EQ(decode(payload({0, 5, 9})), absl::StatusCode::kOk);
+  EXPECT_EQ(decode(payload({})), absl::StatusCode::kOk);
+  EXPECT_EQ(decode(payload({0, 5, 5})), absl::StatusCode::kDataLoss);
+  EXPECT_EQ(decode(payload({5, 4})), absl::StatusCode::kDataLoss);
+  EXPECT_EQ(decode(payload({0, 10})), absl::StatusCode::kDataLoss);
+  EXPECT_EQ(decode(payload({0xffffffffu})), absl::StatusCode::kDataLoss);
+  std::vector<std::byte> bad = payload({0, 5, 9});
+  bad[4] = std::byte{2};  // no such coding
+  EXPECT_EQ(decode(bad), absl::StatusCode::kDataLoss);
+  bad = payload({0, 5, 9});
+  bad[6] = std::byte{1};  // where 0 belongs
+  EXPECT_EQ(decode(bad), absl::StatusCode::kDataLoss);
+}
+
+TEST(TopK, RefusesDensitiesOutOfRange) {
+  for (const double density : {0.0, -0.1, 1.1, std::nan("")}) {
+    EXPECT_EQ(TopKCompressor().CheckParams(TopKCase(density).params).code(),
+              absl::StatusCode::kInvalidArgument);
+  }
+}
+
+// --- select.h
+
+TEST(SelectLargest, FindsTheThresholdAndItsTies) {
+  std::vector<uint32_t> histogram(kHistogramBins);
+  const std::vector<float> values = {3, -1, 2, -2, 0, 2, 0.5f};
+  const auto select = [&](size_t k) { return SelectLargest(values, k, absl::MakeSpan(histogram)); };
+  EXPECT_EQ(select(1).magnitude, 0x40400000u);
+  EXPECT_EQ(select(1).ties, 1u);
+  EXPECT_EQ(select(3).magnitude, 0x40000000u);
+  EXPECT_EQ(select(3).ties, 2u);
+  EXPECT_EQ(select(5).magnitude, 0x3f800000u);
+  EXPECT_EQ(select(7).count, 6u);  // zero does not belong
+  EXPECT_EQ(select(7).ties, 0u);
+}
+
+// --- rice.h
+
+std::vector<uint32_t> Decode(const std::vector<std::byte>& bytes, const RicePlan& plan, size_t count) {
+  RiceReader reader(bytes, plan.parameter);
+  std::vector<uint32_t> positions;
+  uint64_t next = 0;
+  for (size_t i = 0; i < count; ++i) {
+    uint64_t gap = 0;
+    EXPECT_TRUE(reader.Next(&gap));
+    positions.push_back(static_cast<uint32_t>(next + gap));
+    next = positions.back() + uint64_t{1};
+  }
+  EXPECT_TRUE(reader.AtEnd());
+  return positions;
+}
+
+TEST(Rice, RoundTripsWithinItsBound) {
+  std::mt19937 generator(3);
+  std::vector<std::pair<size_t, std::vector<uint32_t>>> lists = {
+      {1, {0}},
+      {100, {}},
+      {100, {99}},
+      {4, {0, 1, 2, 3}},
+      {1'000'000, {0, 999'999}},
+      {3'000'000'000u, {0, 65'536, 131'073, 2'999'999'999u}},  // run gaps of more than 16 bits
+      {0xffffffffu, {0xfffffffeu}},
+  };
+  for (int i = 0; i < 300; ++i) {
+    const size_t n = 1 + generator() % 5000;
+    const double density = std::pow(10.0, -3.0 * (generator() % 1000) / 1000.0);
+    lists.push_back({n, {}});
+    for (uint32_t j = 0; j < n; ++j) {
+      // All at the end, or spread.
+      const bool in = i % 3 == 0 ? j >= n - n * density : generator() % 100'000 < density * 100'000;
+      if (in) lists.back().second.push_back(j);
+    }
+  }
+  for (const auto& [n, positions] : lists) {
+    const RicePlan plan = PlanRice(n, positions);
+    EXPECT_LE(plan.bytes, RiceMaxBytes(n, positions.size()));
+    std::vector<std::byte> bytes(plan.bytes + 8, std::byte{0xa5});
+    EncodeRice(plan, positions, bytes.data());
+    EXPECT_TRUE(std::all_of(bytes.end() - 8, bytes.end(), [](std::byte b) { return b == std::byte{0xa5}; }));
+    bytes.resize(plan.bytes);
+    EXPECT_EQ(Decode(bytes, plan, positions.size()), positions);
+  }
+}
+
+TEST(Rice, BoundGrowsWithTheCount) {
+  for (const size_t n : {1, 10, 1000, 70'000}) {
+    size_t last = 0;
+    for (size_t count = 0; count <= n; count += std::max<size_t>(1, n / 500)) {
+      EXPECT_GE(RiceMaxBytes(n, count), last);
+      last = RiceMaxBytes(n, count);
+    }
+  }
+}
+
+TEST(Rice, FailsAtTheEndOfTheBytes) {
+  const std::vector<std::byte> zeros(64);
+  uint64_t gap = 0;
+  EXPECT_FALSE(RiceReader(zeros, 3).Next(&gap));
+  EXPECT_FALSE(RiceReader({}, 0).Next(&gap));
+  std::vector<std::byte> cut(4);
+  cut[3] = std::byte{0x80};  // the one, but none of the low bits
+  EXPECT_FALSE(RiceReader(cut, 3).Next(&gap));
+  EXPECT_TRUE(RiceReader(cut, 0).Next(&gap));
+  EXPECT_EQ(gap, 31u);
+}
+
+}  // namespace
+}  // namespace terse
