@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Terse: an all-reduce for gradients that sends a fraction of the bytes and keeps what it did not send,
+ * so that no part of a gradient is lost, only delayed.
+ *
+ * In one picture:
+ *
+ *     terse_group_open_mpi(MPI_COMM_WORLD, "compressor: quantize", &group);      (terse/terse_mpi.h)
+ *     terse_tensor_register(group, "fc1.weight", TERSE_FLOAT32, shape, 2, &fc1);
+ *     every step:
+ *       terse_allreduce(group, fc1, gradient, gradient);
+ *       ... the job's own optimizer ...
+ *       terse_step(group, 1.0);
+ *     terse_group_close(group);
+ *
+ * Every function returns a status; TERSE_OK is 0; terse_last_error() has the detail. Handles are opaque.
+ * Memory that a function hands out is released by the function its comment names; memory handed in stays
+ * the caller's.
+ *
+ * Collective functions are called by all ranks of the group in the same order. Ranks that disagree
+ * (configuration, tensor table, order of calls) get TERSE_MISMATCH on every rank, with the first
+ * difference named. A call waits for a peer only as long as that peer shows signs of life within
+ * transport.timeout_s; then it is TERSE_UNAVAILABLE or TERSE_TIMEOUT, and the group is broken: every
+ * later call on it returns the same, and closing it does not wait.
+ *
+ * Threads: one thread at a time uses a group; different groups may be used by different threads. The
+ * library starts no thread that calls MPI.
+ */
+#ifndef TERSE_TERSE_H_
+#define TERSE_TERSE_H_
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define TERSE_VERSION_MAJOR 0
+#define TERSE_VERSION_MINOR 1
+#define TERSE_VERSION_PATCH 0
+#define TERSE_VERSION_NUMBER (TERSE_VERSION_MAJOR * 10000 + TERSE_VERSION_MINOR * 100 + TERSE_VERSION_PATCH)
+
+#if defined(__GNUC__)
+#define TERSE_API __attribute__((visibility("default")))
+#else
+#define TERSE_API
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Pinned numbers: never reused, never renumbered. */
+typedef enum terse_status {
+  TERSE_OK = 0,
+  TERSE_INVALID_ARGUMENT = 1, /* a wrong argument; nothing was done */
+  TERSE_CONFIG_INVALID = 2,   /* the configuration: key, value and what is allowed are in the detail */
+  TERSE_NOT_FOUND = 3,        /* a transport plug-in or a file that is not there */
+  TERSE_MISMATCH = 4,         /* ranks disagree; the first difference is in the detail, on every rank */
+  TERSE_UNAVAILABLE = 5,      /* a peer is gone, or the group was broken before */
+  TERSE_TIMEOUT = 6,          /* a peer gave no sign of life for transport.timeout_s */
+  TERSE_DATA_LOSS = 7,        /* bytes from a peer or a file that are not what they should be */
+  TERSE_FAILED = 8,           /* the call does not fit the group's state (order of calls) */
+  TERSE_UNIMPLEMENTED = 9,    /* not in this build */
+  TERSE_INTERNAL = 10         /* a defect of this library: please report the detail */
+} terse_status_t;
+
+typedef enum terse_dtype {
+  TERSE_FLOAT32 = 0,
+  TERSE_FLOAT64 = 1,
+  TERSE_FLOAT16 = 2,
+  TERSE_BFLOAT16 = 3
+} terse_dtype_t;
+
+typedef struct terse_group terse_group_t;
+typedef struct terse_request terse_request_t;
+typedef int32_t terse_tensor_t; /* id of a registered tensor: 0, 1, 2, ... in order of registration */
+
+/* ---- Version and errors: any thread ---- */
+
+TERSE_API int32_t terse_version(void); /* TERSE_VERSION_NUMBER of the library that is loaded */
+TERSE_API const char* terse_status_string(terse_status_t status); /* "TERSE_MISMATCH"; static */
+/* Detail of this thread's last call that failed; valid until its next call; never NULL. */
+TERSE_API const char* terse_last_error(void);
+
+/* ---- Groups ---- */
+
+/* Opens a group over the configured transport. `config_yaml` is YAML text; NULL reads the file that
+ * TERSE_CONFIG names, if set. TERSE_<SECTION>_<KEY> variables override either. Collective. */
+TERSE_API terse_status_t terse_group_open(const char* config_yaml, terse_group_t** out);
+
+/* As terse_group_open, over a duplicate of an MPI communicator given by its Fortran handle; `abi` is
+ * "openmpi" or "mpich". Call terse_group_open_mpi of <terse/terse_mpi.h>, which fills both in. Collective. */
+TERSE_API terse_status_t terse_group_open_fcomm(int64_t fcomm, const char* abi, const char* config_yaml,
+                                                terse_group_t** out);
+
+/* Closes the group and frees it, also when it returns an error. Collective unless the group is broken.
+ * Requests that have not been waited for are an error and are freed. NULL is allowed. */
+TERSE_API terse_status_t terse_group_close(terse_group_t* group);
+
+TERSE_API terse_status_t terse_group_rank(const terse_group_t* group, int32_t* out);
+TERSE_API terse_status_t terse_group_size(const terse_group_t* group, int32_t* out);
+
+/* ---- Tensors ---- */
+
+/* Registers a gradient under a name that is unique in the group. All ranks register the same tensors in
+ * the same order before the first exchange that uses them; shape may be NULL when ndim is 0 (a scalar).
+ * A tensor with no elements is allowed and is never exchanged. Not collective. */
+TERSE_API terse_status_t terse_tensor_register(terse_group_t* group, const char* name, terse_dtype_t dtype,
+                                               const int64_t* shape, int32_t ndim, terse_tensor_t* out);
+
+/* ---- Exchanges. What `recv` gets depends on the method (docs/architecture.md):
+ *   allreduce    the mean (or sum) of the gradients; the job's optimizer stays as it is
+ *   dgc          the momentum-corrected sparse update: apply w -= lr * recv with no momentum of its own
+ *   onebit_adam  the Adam direction m / (sqrt(v) + eps): apply w -= lr * recv
+ * send == recv is allowed; other overlaps are not. send == NULL: this rank has no gradient for the tensor
+ * in this step; it counts as zero. A NaN or Inf in any rank's gradient makes every element of a compressed
+ * tensor's result NaN on every rank, so a loss scaler sees it; it never enters the residual. ---- */
+
+/* One tensor, blocking. Collective. */
+TERSE_API terse_status_t terse_allreduce(terse_group_t* group, terse_tensor_t tensor, const void* send,
+                                         void* recv);
+
+/* Several tensors at once, blocking: dense ones are fused, compressed ones share messages. The order of
+ * the arrays does not matter; a tensor may appear once. Collective. */
+TERSE_API terse_status_t terse_allreduce_many(terse_group_t* group, int32_t n, const terse_tensor_t* tensors,
+                                              const void* const* send, void* const* recv);
+
+/* Submits and returns. Ranks may submit in different orders; tensors are exchanged in the order of their
+ * ids when a rank waits, tests or steps. The buffers stay in use until the request is done.
+ * *out is freed by terse_wait, or by terse_test when *done becomes 1. */
+TERSE_API terse_status_t terse_allreduce_async(terse_group_t* group, terse_tensor_t tensor, const void* send,
+                                               void* recv, terse_request_t** out);
+/* Blocks until the request is done and frees it, also on error. Collective: all ranks wait for it. */
+TERSE_API terse_status_t terse_wait(terse_request_t* request);
+/* *done = 1 and the request is freed when it is done, else 0. Starts what all ranks have submitted. */
+TERSE_API terse_status_t terse_test(terse_request_t* request, int32_t* done);
+
+/* Ends a step. applied: 1 the update was applied; 0 it was skipped (what was sent returns to the
+ * residual, counters stay); between: the job scaled the update by it, the rest returns. Must be equal on
+ * all ranks. Optional for `allreduce` when every step is applied; required by dgc and onebit_adam.
+ * Finishes all submitted requests first. Collective. */
+TERSE_API terse_status_t terse_step(terse_group_t* group, double applied);
+
+/* Exchange and update in one: params[i] -= learning_rate * (result_i + weight decay by the method's
+ * rule), then terse_step(group, 1), or (group, 0) with parameters untouched when some result is not
+ * finite (*applied, may be NULL, says which). Parameters are fp32. Collective. */
+TERSE_API terse_status_t terse_optimizer_step(terse_group_t* group, int32_t n, const terse_tensor_t* tensors,
+                                              const void* const* grads, void* const* params,
+                                              double learning_rate, int32_t* applied);
+
+/* Gradients arrive multiplied by `scale` (> 0, finite) and results leave multiplied by it; residuals are
+ * kept without. Must be equal on all ranks. */
+TERSE_API terse_status_t terse_group_set_loss_scale(terse_group_t* group, double scale);
+
+/* ---- Reports and configuration ---- */
+
+/* What the group did so far, as JSON (docs/report.md). *json is freed by terse_string_free. */
+TERSE_API terse_status_t terse_group_report(terse_group_t* group, char** json);
+
+/* The configuration that `config_yaml` (NULL: TERSE_CONFIG) and the environment give, a line a key with
+ * where each value came from. With help != 0: the table of all keys instead. Freed by terse_string_free. */
+TERSE_API terse_status_t terse_config_show(const char* config_yaml, int32_t help, char** text);
+TERSE_API void terse_string_free(char* string);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* TERSE_TERSE_H_ */

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/controller/policy/static_policy.h"
+
+#include <optional>
+
+namespace terse::policy {
+namespace {
+
+// Why the tensor goes dense, or nothing when it does not.
+std::optional<std::string> ReasonForDense(const wire::Config& config, wire::Codec codec, int world_size,
+                                          const TensorInfo& tensor) {
+  if (config.disable) return "compression is disabled";
+  if (world_size == 1) return "one rank: nothing to exchange";
+  if (codec == wire::Codec::kNone) return "compressor none";
+  if (tensor.dtype == wire::DType::kFloat64) return "float64 goes dense: residuals are float32";
+  if (tensor.elements < static_cast<uint64_t>(config.min_elements)) {
+    return "below min_elements (" + std::to_string(tensor.elements) + " < " +
+           std::to_string(config.min_elements) + ")";
+  }
+  for (const std::string& pattern : config.exclude) {
+    if (GlobMatch(pattern, tensor.name)) return "excluded by \"" + pattern + "\"";
+  }
+  return std::nullopt;
+}
+
+wire::Codec CodecOf(const wire::Config& config) {
+  switch (config.method) {
+    case wire::Method::kDgc:
+      return wire::Codec::kTopK;
+    case wire::Method::kOneBitAdam:
+      return wire::Codec::kOneBit;
+    case wire::Method::kAllreduce:
+      break;
+  }
+  return config.compressor;
+}
+
+wire::CodecParams ParamsOf(const wire::Config& config, wire::Codec codec) {
+  wire::CodecParams params;
+  params.density = config.method == wire::Method::kDgc ? config.dgc.density : config.topk.density;
+  params.index = config.topk.index;
+  params.bits = static_cast<uint32_t>(config.quantize.bits);
+  params.rounding = config.quantize.rounding;
+  params.block =
+      static_cast<uint32_t>(codec == wire::Codec::kOneBit ? config.onebit.block : config.quantize.block);
+  params.scale = config.onebit.scale;
+  return params;
+}
+
+}  // namespace
+
+bool GlobMatch(std::string_view pattern, std::string_view name) {
+  // Greedy with one point to come back to: linear in practice and never exponential.
+  size_t p = 0;
+  size_t n = 0;
+  size_t star = std::string_view::npos;
+  size_t retry = 0;
+  while (n < name.size()) {
+    if (p < pattern.size() && pattern[p] == '*') {
+      star = p++;
+      retry = n;
+    } else if (p < pattern.size() && (pattern[p] == '?' || pattern[p] == name[n])) {
+      ++p;
+      ++n;
+    } else if (star != std::string_view::npos) {
+      p = star + 1;
+      n = ++retry;
+    } else {
+      return false;
+    }
+  }
+  while (p < pattern.size() && pattern[p] == '*') ++p;
+  return p == pattern.size();
+}
+
+wire::PlanRow StaticRow(const wire::Config& config, int world_size, const TensorInfo& tensor) {
+  wire::PlanRow row;
+  row.tensor = tensor.id;
+  const wire::Codec codec = CodecOf(config);
+  if (std::optional<std::string> reason = ReasonForDense(config, codec, world_size, tensor)) {
+    row.codec = wire::Codec::kNone;
+    row.exchange = config.dense_deterministic ? wire::Exchange::kDeterministicDense : wire::Exchange::kDense;
+    row.error_feedback = false;
+    row.reason = *std::move(reason);
+    return row;
+  }
+  row.codec = codec;
+  row.params = ParamsOf(config, codec);
+  row.exchange =
+      codec == wire::Codec::kTopK ? wire::Exchange::kAllGather : wire::Exchange::kScatterReduceAllGather;
+  row.error_feedback = config.error_feedback;
+  row.reason = "configured";
+  return row;
+}
+
+}  // namespace terse::policy

@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The policy `static`: one plan from the configuration and the tensors' facts, the same on all ranks.
+#ifndef TERSE_RUNTIME_CONTROLLER_POLICY_STATIC_POLICY_H_
+#define TERSE_RUNTIME_CONTROLLER_POLICY_STATIC_POLICY_H_
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "proto/wire/config.h"
+#include "proto/wire/plan.h"
+
+namespace terse::policy {
+
+// What a policy knows of a tensor before any gradient has come.
+struct TensorInfo {
+  uint32_t id = 0;
+  std::string name;
+  wire::DType dtype = wire::DType::kFloat32;
+  uint64_t elements = 0;
+};
+
+// The row of one tensor: dense when it is small, excluded, fp64, alone or when compression is off, else
+// the configured codec (dgc: topk, onebit_adam: onebit). `reason` says which, with the numbers.
+wire::PlanRow StaticRow(const wire::Config& config, int world_size, const TensorInfo& tensor);
+
+// Shell pattern over the whole name: '*' any run, '?' any one character, nothing else is special.
+bool GlobMatch(std::string_view pattern, std::string_view name);
+
+}  // namespace terse::policy
+
+#endif  // TERSE_RUNTIME_CONTROLLER_POLICY_STATIC_POLICY_H_

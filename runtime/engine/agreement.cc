@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/engine/agreement.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+
+namespace terse::engine {
+namespace {
+
+constexpr uint32_t kMagic = 0x41525254;  // "TRRA"
+constexpr size_t kFixedBytes = 48;
+constexpr size_t kMostSubmitted = 8192;  // bytes of the bit set: 65,536 tensors
+constexpr size_t kMostDescription = size_t{1} << 20;
+constexpr size_t kSlot = kFixedBytes + kMostSubmitted;
+
+std::vector<std::byte> Encode(const Announcement& a) {
+  std::vector<std::byte> bytes(kFixedBytes + a.submitted.size());
+  wire::Writer writer(absl::MakeSpan(bytes));
+  writer.Put(kMagic);
+  writer.Put(static_cast<uint32_t>(a.intent));
+  writer.Put(a.step);
+  writer.Put(a.ordinal);
+  writer.Put(a.table_hash);
+  writer.Put(a.value);
+  writer.Put(a.tensor_count);
+  writer.Put(static_cast<uint32_t>(a.testing));
+  writer.PutBytes(a.submitted);
+  return bytes;
+}
+
+absl::StatusOr<Announcement> Decode(wire::Bytes bytes) {
+  wire::Reader reader(bytes);
+  const auto magic = reader.Get<uint32_t>();
+  Announcement a;
+  a.intent = static_cast<Intent>(reader.Get<uint32_t>());
+  a.step = reader.Get<uint64_t>();
+  a.ordinal = reader.Get<uint64_t>();
+  a.table_hash = reader.Get<uint64_t>();
+  a.value = reader.Get<uint64_t>();
+  a.tensor_count = reader.Get<uint32_t>();
+  a.testing = reader.Get<uint32_t>() != 0;
+  if (!reader.ok() || magic != kMagic) {
+    return absl::DataLossError("a message that is no announcement came where one was due");
+  }
+  const wire::Bytes rest = reader.GetBytes(reader.remaining());
+  a.submitted.assign(rest.begin(), rest.end());
+  return a;
+}
+
+bool SameCall(const Announcement& a, const Announcement& b) {
+  return a.intent == b.intent && a.step == b.step && a.ordinal == b.ordinal &&
+         a.tensor_count == b.tensor_count && a.table_hash == b.table_hash && a.value == b.value;
+}
+
+absl::string_view Line(const std::vector<absl::string_view>& lines, size_t i) {
+  return i < lines.size() ? lines[i] : absl::string_view("nothing");
+}
+
+}  // namespace
+
+absl::StatusOr<Announcements> Agreement::Agree(Announcement mine,
+                                               const std::function<std::string()>& describe) {
+  if (absl::Status status = Start(std::move(mine)); !status.ok()) return status;
+  return Finish(describe);
+}
+
+absl::Status Agreement::Start(Announcement mine) {
+  mine_ = std::move(mine);
+  mine_.ordinal = ordinal_++;
+  own_ = Encode(mine_);
+  const auto ranks = static_cast<size_t>(group_->size());
+  const absl::Span<std::byte> memory = slots_.Get(ranks * kSlot);
+  std::vector<transport::Buffer> to(ranks);
+  for (size_t r = 0; r < ranks; ++r) to[r] = {.data = memory.data() + r * kSlot, .bytes = kSlot};
+  lengths_.assign(ranks, 0);
+  transport::OperationOr operation =
+      group_->Allgatherv({.data = own_.data(), .bytes = own_.size()}, to, absl::MakeSpan(lengths_), {});
+  if (!operation.ok()) return operation.status();
+  operation_ = *std::move(operation);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<bool> Agreement::Poll() { return operation_->Test(); }
+
+absl::StatusOr<Announcements> Agreement::Finish(const std::function<std::string()>& describe) {
+  const absl::Status status = operation_->Wait(patience_);
+  operation_.reset();
+  if (!status.ok()) return status;
+  Announcements all;
+  const auto ranks = static_cast<size_t>(group_->size());
+  const absl::Span<std::byte> memory = slots_.Get(ranks * kSlot);
+  for (size_t r = 0; r < ranks; ++r) {
+    absl::StatusOr<Announcement> a = Decode(memory.subspan(r * kSlot, lengths_[r]));
+    if (!a.ok()) {
+      return absl::DataLossError(
+          absl::StrCat(group_->Describe(static_cast<int>(r)), ": ", a.status().message()));
+    }
+    all.push_back(*std::move(a));
+  }
+  // The same bytes are compared on every rank, so all ranks take the same branch.
+  for (size_t r = 1; r < ranks; ++r) {
+    if (!SameCall(all[0], all[r])) return NameDifference(describe);
+  }
+  return all;
+}
+
+absl::Status Agreement::NameDifference(const std::function<std::string()>& describe) {
+  std::string text = describe();
+  text.resize(std::min(text.size(), kMostDescription));
+  std::vector<std::byte> memory(static_cast<size_t>(group_->size()) * kMostDescription);
+  std::vector<transport::Buffer> to;
+  for (int r = 0; r < group_->size(); ++r) {
+    to.push_back(
+        {.data = memory.data() + static_cast<size_t>(r) * kMostDescription, .bytes = kMostDescription});
+  }
+  std::vector<size_t> lengths(to.size(), 0);
+  transport::OperationOr operation =
+      group_->Allgatherv({.data = text.data(), .bytes = text.size()}, to, absl::MakeSpan(lengths), {});
+  if (!operation.ok()) return operation.status();
+  if (absl::Status status = (*operation)->Wait(patience_); !status.ok()) return status;
+
+  const auto text_of = [&](size_t r) {
+    return absl::string_view(static_cast<const char*>(to[r].data), lengths[r]);
+  };
+  const std::vector<absl::string_view> first = absl::StrSplit(text_of(0), '\n');
+  for (size_t r = 1; r < to.size(); ++r) {
+    const std::vector<absl::string_view> other = absl::StrSplit(text_of(r), '\n');
+    for (size_t i = 0; i < std::max(first.size(), other.size()); ++i) {
+      if (Line(first, i) == Line(other, i)) continue;
+      return absl::AbortedError(absl::StrCat(
+          "ranks disagree: rank 0 has \"", Line(first, i), "\", rank ", r, " has \"", Line(other, i),
+          "\". All ranks must use the same configuration, register the same "
+          "tensors and make the same calls in the same order"));
+    }
+  }
+  return absl::AbortedError("ranks disagree, though they describe the same situation; please report this");
+}
+
+}  // namespace terse::engine

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/engine/batch.h"
+
+#include <utility>
+
+namespace terse::engine {
+
+absl::Status BatchRunner::Run(const BatchContext& context, absl::Span<const Call> calls,
+                              absl::Span<Tensor* const> tensors) {
+  std::vector<Item> dense;
+  std::vector<Item> gathered;
+  std::vector<Item> scattered;
+  for (size_t i = 0; i < calls.size(); ++i) {
+    Tensor* const tensor = tensors[i];
+    // Method allreduce lets a tensor be exchanged again without a step between: the last one was applied.
+    if (absl::Status status = ResolvePending(tensor, 1.0); !status.ok()) return status;
+    Item item{.tensor = tensor, .call = &calls[i], .params = {}, .nonfinite = false, .bytes = 0};
+    item.params = tensor->method->Params(context.step, tensor->row.params);
+    const bool by_plan = tensor->row.exchange == wire::Exchange::kDense ||
+                         tensor->row.exchange == wire::Exchange::kDeterministicDense;
+    if (by_plan || tensor->method->WantsDense(context.step)) {
+      dense.push_back(item);
+    } else if (tensor->row.exchange == wire::Exchange::kAllGather) {
+      gathered.push_back(item);
+    } else {
+      scattered.push_back(item);
+    }
+  }
+  absl::Status status;
+  if (!dense.empty()) status = RunDense(context, absl::MakeSpan(dense));
+  if (status.ok() && !gathered.empty()) status = RunAllGather(context, absl::MakeSpan(gathered));
+  if (status.ok() && !scattered.empty()) status = RunScatterReduce(context, absl::MakeSpan(scattered));
+  if (status.ok()) return status;
+
+  for (Tensor* const tensor : tensors) {
+    // The first error is the one to report; a payload of our own that does not decode adds nothing to it.
+    (void)ResolvePending(tensor, 0.0);
+  }
+  return status;
+}
+
+}  // namespace terse::engine

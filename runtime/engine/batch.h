@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Runs one agreed batch of tensors through method, codec and exchange. All ranks hold the same batch in
+// the same order when Run is called.
+#ifndef TERSE_RUNTIME_ENGINE_BATCH_H_
+#define TERSE_RUNTIME_ENGINE_BATCH_H_
+
+#include <chrono>
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "proto/wire/config.h"
+#include "proto/wire/frame.h"
+#include "runtime/engine/buffer.h"
+#include "runtime/engine/tensor.h"
+#include "transport/transport.h"
+
+namespace terse::engine {
+
+// One tensor's part in a batch. Buffers hold `elements` of the tensor's dtype and are the caller's.
+struct Call {
+  uint32_t tensor = 0;
+  const void* send = nullptr;  // null: no gradient on this rank, counts as zero
+  void* recv = nullptr;
+  // recv holds fp32 whatever the tensor's dtype, and the loss scale is left out (optimizer updates).
+  bool float_result = false;
+};
+
+// What a batch needs to know of the group besides its tensors.
+struct BatchContext {
+  uint64_t step = 0;
+  double loss_scale = 1.0;
+};
+
+class BatchRunner {
+ public:
+  BatchRunner(const wire::Config& config, transport::Group* group, std::chrono::milliseconds patience)
+      : config_(config), group_(group), patience_(patience) {}
+
+  // calls[i] belongs to tensors[i]; ascending ids. On an error nothing of a gradient is lost: what was
+  // encoded is back in the residuals. Every error but INVALID_ARGUMENT leaves the group unusable.
+  absl::Status Run(const BatchContext& context, absl::Span<const Call> calls,
+                   absl::Span<Tensor* const> tensors);
+
+ private:
+  struct Item {
+    Tensor* tensor = nullptr;
+    const Call* call = nullptr;
+    wire::CodecParams params;
+    bool nonfinite = false;  // this rank's gradient was, or some rank's frame says so
+    size_t bytes = 0;        // handed to the transport for this tensor
+  };
+
+  // exchange/dense.cc
+  absl::Status RunDense(const BatchContext& context, absl::Span<Item> items);
+  absl::Status DenseOne(const BatchContext& context, Item* item);
+  absl::Status DenseBucket(const BatchContext& context, absl::Span<Item> items, size_t elements);
+  absl::Status DenseDouble(Item* item);
+  absl::Span<const float> DenseInput(const BatchContext& context, Item* item);
+  void FinishDense(const BatchContext& context, Item* item, absl::Span<float> result);
+  void CountDense(Item* item, size_t element_bytes, double ms);
+  template <typename T>
+  absl::Status SumDense(const T* in, T* out, size_t n);
+  template <typename T>
+  absl::Status SumInRankOrder(const T* in, T* out, size_t n);
+
+  // exchange/all_gather.cc
+  absl::Status RunAllGather(const BatchContext& context, absl::Span<Item> items);
+
+  // exchange/scatter_reduce.cc
+  absl::Status RunScatterReduce(const BatchContext& context, absl::Span<Item> items);
+  absl::Status EncodeShards(const BatchContext& context, Item* item,
+                            absl::Span<const wire::MutableBytes> messages, absl::Span<size_t> sizes);
+  // Returns the bytes of the frame written to `out`.
+  absl::StatusOr<size_t> ReduceOwnShard(const BatchContext& context, Item* item, absl::Span<wire::Bytes> rest,
+                                        wire::MutableBytes out);
+
+  // exchange/common.cc
+  absl::Span<const float> StageIn(const BatchContext& context, const Item& item, Buffer<float>* staging);
+  // Where the item's fp32 result is put together: recv itself where it can be, else `staging`.
+  absl::Span<float> ResultSpan(const Item& item, Buffer<float>* staging);
+  // Method and codec, into shards whose `out` are set; keeps what was sent for ResolvePending.
+  absl::Status Encode(const BatchContext& context, Item* item, absl::Span<Shard> shards);
+  RandomKey RandomOf(const Tensor& tensor, uint32_t stage) const;
+  void Finish(const BatchContext& context, Item* item, absl::Span<float> result);
+  void CountCall(const Item& item);
+  absl::Status WaitFor(transport::OperationOr operation);
+  wire::FrameHeader HeaderOf(const BatchContext& context, const Item& item, const Shard& shard) const;
+  // The payload of the next frame of `bytes`, which must be this item's shard.
+  absl::StatusOr<wire::Bytes> TakeExpected(const BatchContext& context, Item* item, const Shard& shard,
+                                           int from, wire::Bytes* bytes);
+  // Divides a batch's time on the wire among its tensors by their bytes.
+  void ShareTime(absl::Span<Item> items, double ms);
+  float Weight() const;
+
+  const wire::Config& config_;
+  transport::Group* group_;
+  std::chrono::milliseconds patience_;
+  // Reused from batch to batch.
+  Buffer<float> gradient_;  // staged gradient
+  Buffer<float> input_;     // what the method makes of it
+  Buffer<float> output_;    // result before it is staged back
+  Buffer<float> bucket_;    // fused small tensors
+  Buffer<float> sum_;       // sum over ranks of the own shard
+  Buffer<std::byte> scratch_;
+  Buffer<std::byte> send_;
+  Buffer<std::byte> receive_;
+  Buffer<std::byte> reduced_;  // own shards after the second compression
+  Buffer<uint32_t> positions_;
+};
+
+}  // namespace terse::engine
+
+#endif  // TERSE_RUNTIME_ENGINE_BATCH_H_

@@ -1,0 +1,394 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/engine/engine.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <limits>
+#include <mutex>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "compressors/registry.h"
+#include "proto/wire/checksum.h"
+#include "proto/wire/text.h"
+#include "runtime/controller/policy/static_policy.h"
+
+namespace terse::engine {
+namespace {
+
+constexpr size_t kMostTensors = 65536;
+
+uint64_t HashOf(std::string_view text, uint64_t hash) {
+  return wire::Fnv1a(absl::MakeSpan(reinterpret_cast<const std::byte*>(text.data()), text.size()), hash);
+}
+
+std::string TableLine(const Tensor& tensor) {
+  return absl::StrCat("tensor ", tensor.id, ": '", tensor.name, "' ", wire::View(wire::Name(tensor.dtype)),
+                      " [", absl::StrJoin(tensor.shape, ", "), "]");
+}
+
+}  // namespace
+
+Engine::Engine(const wire::Config& config, std::unique_ptr<transport::Group> group)
+    : config_(config),
+      group_(std::move(group)),
+      patience_(std::chrono::seconds(config.transport.timeout_s)),
+      agreement_(std::make_unique<Agreement>(group_.get(), patience_)),
+      runner_(std::make_unique<BatchRunner>(config_, group_.get(), patience_)),
+      table_hash_(HashOf(wire::AgreedText(config), HashOf("terse 1", 0xcbf29ce484222325u))) {}
+
+Engine::~Engine() {
+  if (broken_.ok()) return;
+  // MPI cannot withdraw a send whose receiver is gone: it may read its buffer as long as the job uses MPI.
+  // So the buffers of a broken group stay until the process ends.
+  static auto* const kept =
+      new std::vector<std::pair<std::unique_ptr<Agreement>, std::unique_ptr<BatchRunner>>>;
+  static std::mutex mutex;
+  const std::lock_guard<std::mutex> lock(mutex);
+  agreement_->Abandon();
+  kept->emplace_back(std::move(agreement_), std::move(runner_));
+}
+
+absl::StatusOr<std::unique_ptr<Engine>> Engine::Open(const wire::Config& config,
+                                                     std::unique_ptr<transport::Group> group) {
+  std::unique_ptr<Engine> engine(new Engine(config, std::move(group)));
+  const absl::StatusOr<Announcements> all = engine->agreement_->Agree(
+      engine->Announce(Intent::kConfigure, 0.0), [&] { return wire::AgreedText(config); });
+  if (!all.ok()) return all.status();
+  return engine;
+}
+
+absl::StatusOr<uint32_t> Engine::Register(std::string_view name, wire::DType dtype,
+                                          absl::Span<const int64_t> shape) {
+  if (!broken_.ok()) return broken_;
+  if (name.empty() || name.size() > 1024 || name.find('\n') != std::string_view::npos) {
+    return absl::InvalidArgumentError("a tensor's name is one line of 1 to 1024 bytes");
+  }
+  if (by_name_.contains(name)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("tensor '", wire::View(name), "' is registered already; names are unique"));
+  }
+  if (tensors_.size() == kMostTensors) {
+    return absl::InvalidArgumentError(absl::StrCat("more than ", kMostTensors, " tensors in one group"));
+  }
+  auto tensor = std::make_unique<Tensor>();
+  tensor->id = static_cast<uint32_t>(tensors_.size());
+  tensor->name = std::string(name);
+  tensor->dtype = dtype;
+  tensor->shape.assign(shape.begin(), shape.end());
+  tensor->elements = 1;
+  for (const int64_t extent : shape) {
+    // Offsets in bytes, of fp64, must fit a signed 64-bit number.
+    constexpr auto kMost = static_cast<uint64_t>(std::numeric_limits<int64_t>::max()) / 16;
+    if (extent < 0 || (extent > 0 && tensor->elements > kMost / static_cast<uint64_t>(extent))) {
+      return absl::InvalidArgumentError(absl::StrCat("tensor '", wire::View(name), "': impossible shape [",
+                                                     absl::StrJoin(shape, ", "), "]"));
+    }
+    tensor->elements *= static_cast<size_t>(extent);
+  }
+  tensor->row = policy::StaticRow(config_, size(), {tensor->id, tensor->name, dtype, tensor->elements});
+  tensor->codec = FindCompressor(tensor->row.codec);
+  if (tensor->codec == nullptr) {
+    return absl::InternalError(
+        absl::StrCat("codec ", wire::View(wire::Name(tensor->row.codec)), " is not in this build"));
+  }
+  if (absl::Status status = tensor->codec->CheckParams(tensor->row.params); !status.ok()) return status;
+  if (tensor->codec->kind() == Kind::kGather && tensor->elements > std::numeric_limits<uint32_t>::max()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("tensor '", wire::View(name), "': positions are 32 bit; exclude it or split it"));
+  }
+  tensor->method = MakeTensorMethod(config_, {.elements = tensor->elements,
+                                              .dense = tensor->row.codec == wire::Codec::kNone,
+                                              .error_feedback = tensor->row.error_feedback});
+  table_hash_ = HashOf(TableLine(*tensor), table_hash_);
+  by_name_.emplace(tensor->name, tensor->id);
+  tensors_.push_back(std::move(tensor));
+  return tensors_.back()->id;
+}
+
+std::string Engine::NameOf(uint32_t tensor) const {
+  return absl::StrCat("'", tensors_[tensor]->name, "' (tensor ", tensor, ")");
+}
+
+absl::Status Engine::CheckCall(const Call& call) const {
+  if (call.tensor >= tensors_.size()) {
+    return absl::InvalidArgumentError(absl::StrCat("there is no tensor ", static_cast<int32_t>(call.tensor),
+                                                   "; ", tensors_.size(), " are registered"));
+  }
+  const Tensor& tensor = *tensors_[call.tensor];
+  if (call.recv == nullptr && tensor.elements > 0) {
+    return absl::InvalidArgumentError(absl::StrCat(NameOf(call.tensor), ": recv is NULL"));
+  }
+  if (outstanding_.contains(call.tensor) || done_.contains(call.tensor)) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(NameOf(call.tensor), " is being exchanged already; wait for its request first"));
+  }
+  if (tensor.pending.active && config_.method != wire::Method::kAllreduce) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        NameOf(call.tensor), " was exchanged in step ", step_, " already; method ",
+        wire::View(wire::Name(config_.method)), " needs terse_step between two exchanges of a tensor"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Engine::CheckBuffers(absl::Span<const Call> calls) const {
+  struct Range {
+    uintptr_t begin, end;
+    bool written;
+    uint32_t tensor;
+  };
+  std::vector<Range> ranges;
+  const auto add = [&](const Call& call) {
+    const Tensor& tensor = *tensors_[call.tensor];
+    const auto recv = reinterpret_cast<uintptr_t>(call.recv);
+    const auto send = reinterpret_cast<uintptr_t>(call.send);
+    const size_t size = wire::DTypeSize(tensor.dtype) * tensor.elements;
+    ranges.push_back(
+        {recv, recv + (call.float_result ? sizeof(float) * tensor.elements : size), true, call.tensor});
+    if (call.send != nullptr && send != recv) ranges.push_back({send, send + size, false, call.tensor});
+  };
+  for (const Call& call : calls) add(call);
+  for (const auto& [id, call] : outstanding_) add(call);
+  std::sort(ranges.begin(), ranges.end(), [](const Range& a, const Range& b) { return a.begin < b.begin; });
+  // Sorted by begin: the furthest end so far, of written and of all ranges, tells every overlap.
+  const Range* written = nullptr;
+  const Range* any = nullptr;
+  for (const Range& range : ranges) {
+    const Range* const other = range.written ? any : written;
+    if (other != nullptr && other->end > range.begin) {
+      return absl::InvalidArgumentError(absl::StrCat("the buffers of ", NameOf(other->tensor), " and ",
+                                                     NameOf(range.tensor),
+                                                     " overlap; only send == recv of one tensor is allowed"));
+    }
+    if (range.written && (written == nullptr || range.end > written->end)) written = &range;
+    if (any == nullptr || range.end > any->end) any = &range;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Engine::Note(absl::Status status) {
+  // ABORTED is a difference that was found before anything was exchanged.
+  if (!status.ok() && status.code() != absl::StatusCode::kAborted && broken_.ok()) broken_ = status;
+  return status;
+}
+
+Announcement Engine::Announce(Intent intent, double value) const {
+  Announcement mine;
+  mine.intent = intent;
+  mine.step = step_;
+  mine.tensor_count = static_cast<uint32_t>(tensors_.size());
+  mine.table_hash = table_hash_;
+  mine.value = std::bit_cast<uint64_t>(value);
+  return mine;
+}
+
+std::string Engine::Describe(std::string_view doing) const {
+  std::string text;
+  for (const std::unique_ptr<Tensor>& tensor : tensors_) absl::StrAppend(&text, TableLine(*tensor), "\n");
+  absl::StrAppend(&text, "step: ", step_, "\nloss scale: ", loss_scale_, "\ncall: ", wire::View(doing));
+  for (const auto& [id, call] : outstanding_) absl::StrAppend(&text, "\nexchange of ", NameOf(id));
+  return text;
+}
+
+absl::Status Engine::Allreduce(absl::Span<const Call> calls) {
+  if (!broken_.ok()) return broken_;
+  std::vector<uint32_t> mine;
+  absl::Status status;
+  for (const Call& call : calls) {
+    if (outstanding_.contains(call.tensor) &&
+        std::find(mine.begin(), mine.end(), call.tensor) != mine.end()) {
+      status = absl::InvalidArgumentError(absl::StrCat(NameOf(call.tensor), " is in the batch twice"));
+      break;
+    }
+    if (status = CheckCall(call); !status.ok()) break;
+    if (tensors_[call.tensor]->elements == 0) continue;
+    outstanding_.emplace(call.tensor, call);
+    mine.push_back(call.tensor);
+  }
+  if (status.ok()) status = CheckBuffers({});
+  const auto unfinished = [&] {
+    return std::any_of(mine.begin(), mine.end(), [&](uint32_t id) { return outstanding_.contains(id); });
+  };
+  while (status.ok() && unfinished()) status = Settle("terse_allreduce");
+  for (const uint32_t id : mine) {
+    outstanding_.erase(id);
+    if (const auto done = done_.extract(id); !done.empty() && status.ok()) status = done.mapped();
+  }
+  return status;
+}
+
+absl::Status Engine::Submit(const Call& call) {
+  if (!broken_.ok()) return broken_;
+  if (absl::Status status = CheckCall(call); !status.ok()) return status;
+  if (absl::Status status = CheckBuffers({&call, 1}); !status.ok()) return status;
+  if (tensors_[call.tensor]->elements == 0) {
+    done_[call.tensor] = absl::OkStatus();
+  } else {
+    outstanding_.emplace(call.tensor, call);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Engine::Wait(uint32_t tensor) {
+  absl::Status status = broken_;
+  while (status.ok() && outstanding_.contains(tensor))
+    status = Settle(absl::StrCat("terse_wait for ", NameOf(tensor)));
+  outstanding_.erase(tensor);
+  if (const auto done = done_.extract(tensor); !done.empty()) return done.mapped();
+  return status;
+}
+
+absl::StatusOr<bool> Engine::Test(uint32_t tensor) {
+  absl::Status status = broken_;
+  if (status.ok() && outstanding_.contains(tensor)) {
+    if (!agreement_->pending()) status = Note(StartSettling(/*testing=*/true));
+    if (status.ok()) {
+      const absl::StatusOr<bool> ready = agreement_->Poll();
+      if (ready.ok() && !*ready) return false;
+      status =
+          ready.ok() ? FinishSettling(absl::StrCat("terse_test of ", NameOf(tensor))) : Note(ready.status());
+    }
+    if (status.ok() && outstanding_.contains(tensor)) return false;
+  }
+  outstanding_.erase(tensor);
+  if (const auto done = done_.extract(tensor); !done.empty()) status = done.mapped();
+  if (!status.ok()) return status;
+  return true;
+}
+
+absl::Status Engine::StartSettling(bool testing) {
+  Announcement mine = Announce(Intent::kSettle, loss_scale_);
+  mine.testing = testing;
+  mine.submitted.assign((tensors_.size() + 7) / 8, std::byte{0});
+  for (const auto& [id, call] : outstanding_) mine.submitted[id / 8] |= std::byte{1} << (id % 8);
+  return agreement_->Start(std::move(mine));
+}
+
+absl::Status Engine::Settle(std::string_view doing) {
+  // A round that terse_test began is joined first; the caller comes again if it was not enough.
+  if (!agreement_->pending()) {
+    if (absl::Status status = Note(StartSettling(/*testing=*/false)); !status.ok()) return status;
+  }
+  return FinishSettling(doing);
+}
+
+absl::Status Engine::FinishSettling(std::string_view doing) {
+  const auto describe = [&] { return Describe(doing); };
+  const absl::StatusOr<Announcements> all = agreement_->Finish(describe);
+  if (!all.ok()) return Note(all.status());
+  std::vector<std::byte> common = all->front().submitted;
+  bool testing = false;
+  for (const Announcement& a : *all) {
+    testing |= a.testing;
+    if (a.submitted.size() != common.size()) {
+      return Note(absl::DataLossError("an announcement whose set of tensors has another size"));
+    }
+    for (size_t i = 0; i < common.size(); ++i) common[i] &= a.submitted[i];
+  }
+  std::vector<Call> calls;
+  for (const auto& [id, call] : outstanding_) {
+    if ((common[id / 8] >> (id % 8) & std::byte{1}) != std::byte{0}) calls.push_back(call);
+  }
+  if (!calls.empty()) return RunSettled(std::move(calls));
+  // Nothing in common. Where every rank waits, it would wait for ever.
+  return testing ? absl::OkStatus() : Note(agreement_->NameDifference(describe));
+}
+
+absl::Status Engine::RunSettled(std::vector<Call> calls) {
+  std::vector<Tensor*> tensors;
+  for (const Call& call : calls) {
+    tensors.push_back(tensors_[call.tensor].get());
+    outstanding_.erase(call.tensor);
+  }
+  const absl::Status status = Note(runner_->Run({.step = step_, .loss_scale = loss_scale_}, calls, tensors));
+  for (const Call& call : calls) done_[call.tensor] = status;
+  return status;
+}
+
+absl::Status Engine::SettleAll(std::string_view doing) {
+  while (!outstanding_.empty()) {
+    if (absl::Status status = Settle(doing); !status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Engine::Step(double applied) {
+  if (!broken_.ok()) return broken_;
+  if (!(applied >= 0.0 && applied <= 1.0)) {
+    return absl::InvalidArgumentError(absl::StrCat("applied = ", applied, " is not between 0 and 1"));
+  }
+  const std::string doing = absl::StrCat("terse_step(applied = ", applied, ")");
+  if (absl::Status status = SettleAll(doing); !status.ok()) return status;
+  const absl::StatusOr<Announcements> all =
+      agreement_->Agree(Announce(Intent::kStep, applied), [&] { return Describe(doing); });
+  if (!all.ok()) return Note(all.status());
+  for (const std::unique_ptr<Tensor>& tensor : tensors_) {
+    if (absl::Status status = Note(ResolvePending(tensor.get(), applied)); !status.ok()) return status;
+  }
+  ++(applied > 0.0 ? step_ : skipped_);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<bool> Engine::OptimizerStep(absl::Span<const Call> gradients,
+                                           absl::Span<float* const> parameters, double learning_rate) {
+  if (!broken_.ok()) return broken_;
+  if (!std::isfinite(learning_rate)) return absl::InvalidArgumentError("the learning rate is not finite");
+  std::vector<Call> calls(gradients.begin(), gradients.end());
+  for (size_t i = 0; i < calls.size(); ++i) {
+    if (calls[i].tensor >= tensors_.size()) return CheckCall(calls[i]);
+    Tensor& tensor = *tensors_[calls[i].tensor];
+    if (parameters[i] == nullptr && tensor.elements > 0) {
+      return absl::InvalidArgumentError(absl::StrCat(NameOf(tensor.id), ": its parameter is NULL"));
+    }
+    calls[i].recv = tensor.result.Get(tensor.elements).data();
+    calls[i].float_result = true;
+  }
+  if (absl::Status status = Allreduce(calls); !status.ok()) return status;
+  bool finite = true;
+  for (const Call& call : calls) {
+    finite &= tensors_[call.tensor]->elements == 0 || tensors_[call.tensor]->last_finite;
+  }
+  for (size_t i = 0; finite && i < calls.size(); ++i) {
+    Tensor& tensor = *tensors_[calls[i].tensor];
+    if (tensor.elements == 0) continue;
+    if (tensor.update == nullptr) tensor.update = MakeParameterUpdate(config_, tensor.elements);
+    tensor.update->Apply(tensor.result.Get(tensor.elements), learning_rate, {parameters[i], tensor.elements});
+  }
+  if (absl::Status status = Step(finite ? 1.0 : 0.0); !status.ok()) return status;
+  return finite;
+}
+
+absl::Status Engine::SetLossScale(double scale) {
+  if (!(scale > 0.0) || !std::isfinite(scale)) {
+    return absl::InvalidArgumentError(absl::StrCat("loss scale ", scale, " is not a positive finite number"));
+  }
+  if (!outstanding_.empty()) {
+    return absl::FailedPreconditionError(
+        "requests are outstanding; wait for them before the loss scale changes");
+  }
+  loss_scale_ = scale;
+  return absl::OkStatus();
+}
+
+absl::Status Engine::Close() {
+  std::vector<std::string> dropped;
+  for (const auto& [id, call] : outstanding_) dropped.push_back(NameOf(id));
+  for (const auto& [id, status] : done_) dropped.push_back(NameOf(id));
+  outstanding_.clear();
+  done_.clear();
+  if (!broken_.ok()) return absl::OkStatus();
+  if (!agreement_->pending()) {
+    const absl::StatusOr<Announcements> all =
+        agreement_->Agree(Announce(Intent::kClose, 0.0), [&] { return Describe("terse_group_close"); });
+    if (!all.ok()) return all.status();
+  }
+  if (!dropped.empty()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("requests that had not been waited for were dropped: ", absl::StrJoin(dropped, ", ")));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace terse::engine

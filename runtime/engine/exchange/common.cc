@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What all schedules share: staging between the job's buffers and fp32, method and codec of one tensor,
+// and the checks of a frame that has come.
+#include <algorithm>
+#include <limits>
+
+#include "absl/strings/str_cat.h"
+#include "proto/wire/text.h"
+#include "runtime/engine/batch.h"
+#include "runtime/engine/convert.h"
+#include "runtime/engine/stopwatch.h"
+
+namespace terse::engine {
+
+float BatchRunner::Weight() const {
+  return config_.reduce == wire::Reduce::kMean ? 1.0f / static_cast<float>(group_->size()) : 1.0f;
+}
+
+absl::Span<const float> BatchRunner::StageIn(const BatchContext& context, const Item& item,
+                                             Buffer<float>* staging) {
+  const Tensor& tensor = *item.tensor;
+  if (item.call->send == nullptr) {
+    const absl::Span<float> zeros = staging->Get(tensor.elements);
+    std::fill(zeros.begin(), zeros.end(), 0.0f);
+    return zeros;
+  }
+  if (tensor.dtype == wire::DType::kFloat32 && context.loss_scale == 1.0) {
+    return {static_cast<const float*>(item.call->send), tensor.elements};
+  }
+  const absl::Span<float> staged = staging->Get(tensor.elements);
+  ToFloat(tensor.dtype, item.call->send, 1.0 / context.loss_scale, staged);
+  return staged;
+}
+
+absl::Span<float> BatchRunner::ResultSpan(const Item& item, Buffer<float>* staging) {
+  if (item.tensor->dtype == wire::DType::kFloat32 || item.call->float_result) {
+    return {static_cast<float*>(item.call->recv), item.tensor->elements};
+  }
+  return staging->Get(item.tensor->elements);
+}
+
+absl::Status BatchRunner::Encode(const BatchContext& context, Item* item, absl::Span<Shard> shards) {
+  Tensor& tensor = *item->tensor;
+  const Stopwatch watch;
+  const absl::Span<const float> gradient = StageIn(context, *item, &gradient_);
+  const absl::Span<const float> input =
+      tensor.method->Before(/*dense=*/false, gradient, input_.Get(tensor.elements), &item->nonfinite);
+  tensor.worker_state.resize(tensor.codec->StateBytes(item->params, tensor.elements));
+  EncodeArgs args;
+  args.input = input;
+  args.residual = tensor.method->residual();
+  args.state = absl::MakeSpan(tensor.worker_state);
+  args.scratch = scratch_.Get(tensor.codec->ScratchBytes(item->params, tensor.elements));
+  args.random = RandomOf(tensor, /*stage=*/0);
+  const absl::StatusOr<EncodeResult> encoded = tensor.codec->Encode(item->params, args, shards);
+  if (!encoded.ok()) return encoded.status();
+  item->nonfinite |= encoded->nonfinite;
+
+  Tensor::Pending& pending = tensor.pending;
+  pending.active = true;
+  pending.dense = false;
+  pending.nonfinite = item->nonfinite;
+  pending.params = item->params;
+  pending.shards.assign(shards.begin(), shards.end());
+  pending.payloads.clear();
+  for (const Shard& shard : shards) {
+    pending.payloads.insert(pending.payloads.end(), shard.out.begin(),
+                            shard.out.begin() + static_cast<ptrdiff_t>(shard.size));
+  }
+  if (tensor.codec->kind() == Kind::kGather) {
+    // A position takes at least the four bytes of its value.
+    const absl::Span<uint32_t> positions = positions_.Get(shards[0].size / 4 + 1);
+    const absl::StatusOr<size_t> sent =
+        tensor.codec->Support(item->params, pending.payloads, tensor.elements, positions);
+    if (!sent.ok()) return sent.status();
+    tensor.method->AfterEncode(positions.first(*sent));
+  }
+  tensor.stats.encode_ms += watch.Milliseconds();
+  return absl::OkStatus();
+}
+
+RandomKey BatchRunner::RandomOf(const Tensor& tensor, uint32_t stage) const {
+  return {.seed = static_cast<uint64_t>(config_.seed),
+          .step = tensor.exchanges,
+          .rank = static_cast<uint32_t>(group_->rank()),
+          .tensor = tensor.id,
+          .stage = stage};
+}
+
+void BatchRunner::Finish(const BatchContext& context, Item* item, absl::Span<float> result) {
+  Tensor& tensor = *item->tensor;
+  const bool dense = tensor.pending.dense;
+  if (item->nonfinite && !dense) {
+    // Withheld on every rank, so that nobody applies a half-true update; ResolvePending takes it back.
+    tensor.pending.nonfinite = true;
+    tensor.last_finite = false;
+    std::fill(result.begin(), result.end(), std::numeric_limits<float>::quiet_NaN());
+  } else {
+    tensor.last_finite = tensor.method->AfterExchange(dense, result);
+    tensor.pending.nonfinite = !tensor.last_finite;
+  }
+  if (!item->call->float_result && (tensor.dtype != wire::DType::kFloat32 || context.loss_scale != 1.0)) {
+    FromFloat(tensor.dtype, result, context.loss_scale, item->call->recv, tensor.method->residual());
+  }
+  CountCall(*item);
+}
+
+void BatchRunner::CountCall(const Item& item) {
+  Tensor& tensor = *item.tensor;
+  ++tensor.exchanges;
+  ++tensor.stats.calls;
+  if (!tensor.last_finite) ++tensor.stats.nonfinite_calls;
+  tensor.stats.bytes_sent += item.bytes;
+  const auto size = static_cast<uint64_t>(group_->size());
+  tensor.stats.dense_bytes += 2 * (size - 1) * tensor.elements * wire::DTypeSize(tensor.dtype) / size;
+}
+
+absl::Status BatchRunner::WaitFor(transport::OperationOr operation) {
+  if (!operation.ok()) return operation.status();
+  return (*operation)->Wait(patience_);
+}
+
+wire::FrameHeader BatchRunner::HeaderOf(const BatchContext& context, const Item& item,
+                                        const Shard& shard) const {
+  wire::FrameHeader header;
+  header.codec = item.tensor->row.codec;
+  header.exchange = item.tensor->row.exchange;
+  header.flags = item.nonfinite ? wire::kFrameNonfinite : 0;
+  header.plan_version = 0;
+  header.tensor = item.tensor->id;
+  header.step = context.step;
+  header.begin = shard.begin;
+  header.count = shard.end - shard.begin;
+  header.payload_bytes = shard.size;
+  return header;
+}
+
+absl::StatusOr<wire::Bytes> BatchRunner::TakeExpected(const BatchContext& context, Item* item,
+                                                      const Shard& shard, int from, wire::Bytes* bytes) {
+  absl::StatusOr<wire::ParsedFrame> frame = wire::TakeFrame(*bytes);
+  if (!frame.ok()) {
+    return absl::DataLossError(absl::StrCat("from ", group_->Describe(from), ": ", frame.status().message()));
+  }
+  // Size and flags are the sender's own; everything else all ranks know beforehand.
+  wire::FrameHeader expected = HeaderOf(context, *item, shard);
+  expected.flags = frame->header.flags;
+  expected.payload_bytes = frame->header.payload_bytes;
+  if (frame->header != expected) {
+    return absl::DataLossError(absl::StrCat(
+        "from ", group_->Describe(from), ": a frame of tensor ", frame->header.tensor, ", step ",
+        frame->header.step, ", elements ", frame->header.begin, "+", frame->header.count, ", codec ",
+        wire::View(wire::Name(frame->header.codec)), " where tensor ", expected.tensor, " (",
+        item->tensor->name, "), step ", expected.step, ", elements ", expected.begin, "+", expected.count,
+        ", codec ", wire::View(wire::Name(expected.codec)), " was due"));
+  }
+  if ((frame->header.flags & wire::kFrameNonfinite) != 0) item->nonfinite = true;
+  return frame->payload;
+}
+
+void BatchRunner::ShareTime(absl::Span<Item> items, double ms) {
+  size_t total = 0;
+  for (const Item& item : items) total += item.bytes;
+  for (Item& item : items) {
+    item.tensor->stats.exchange_ms +=
+        ms * (total > 0 ? static_cast<double>(item.bytes) / static_cast<double>(total)
+                        : 1.0 / static_cast<double>(items.size()));
+  }
+}
+
+}  // namespace terse::engine

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Engine::Report: what the group did, as JSON. Keys are described in docs/report.md.
+#include <nlohmann/json.hpp>
+
+#include "runtime/engine/engine.h"
+
+namespace terse::engine {
+
+std::string Engine::Report() const {
+  using Json = nlohmann::ordered_json;
+  const auto counters = [](const TensorStats& stats) {
+    return Json{{"calls", stats.calls},           {"nonfinite_calls", stats.nonfinite_calls},
+                {"bytes_sent", stats.bytes_sent}, {"dense_bytes", stats.dense_bytes},
+                {"encode_ms", stats.encode_ms},   {"exchange_ms", stats.exchange_ms},
+                {"decode_ms", stats.decode_ms}};
+  };
+  TensorStats total;
+  TensorStats compressed;
+  const auto add = [](TensorStats* to, const TensorStats& stats) {
+    to->calls += stats.calls;
+    to->nonfinite_calls += stats.nonfinite_calls;
+    to->bytes_sent += stats.bytes_sent;
+    to->dense_bytes += stats.dense_bytes;
+    to->encode_ms += stats.encode_ms;
+    to->exchange_ms += stats.exchange_ms;
+    to->decode_ms += stats.decode_ms;
+  };
+  Json tensors = Json::array();
+  for (const std::unique_ptr<Tensor>& tensor : tensors_) {
+    add(&total, tensor->stats);
+    if (tensor->row.codec != wire::Codec::kNone) add(&compressed, tensor->stats);
+    Json row{{"name", tensor->name},
+             {"elements", tensor->elements},
+             {"dtype", wire::Name(tensor->dtype)},
+             {"codec", wire::Name(tensor->row.codec)},
+             {"exchange", wire::Name(tensor->row.exchange)},
+             {"reason", tensor->row.reason}};
+    row.update(counters(tensor->stats));
+    tensors.push_back(std::move(row));
+  }
+  Json report{{"version", TERSE_VERSION_STRING},
+              {"method", wire::Name(config_.method)},
+              {"compressor", wire::Name(config_.compressor)},
+              {"transport", config_.transport.name},
+              {"rank", rank()},
+              {"world_size", size()},
+              {"generation", group_->generation()},
+              {"steps", step_},
+              {"skipped_steps", skipped_},
+              {"wire_bytes", group_->bytes_sent()}};
+  report.update(counters(total));
+  report["compressed_tensors"] = counters(compressed);
+  report["tensors"] = std::move(tensors);
+  // Names are the job's bytes, perhaps no UTF-8: replaced rather than thrown about.
+  return report.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+}  // namespace terse::engine

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// One registered tensor: its facts, its plan row, its memory, and what its last exchange left open until
+// the step ends. Owned and used by the engine alone.
+#ifndef TERSE_RUNTIME_ENGINE_TENSOR_H_
+#define TERSE_RUNTIME_ENGINE_TENSOR_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/types/span.h"
+#include "compressors/compressor.h"
+#include "compressors/methods/method.h"
+#include "proto/wire/plan.h"
+#include "runtime/engine/buffer.h"
+
+namespace terse::engine {
+
+// Totals since open. Bytes are those handed to the transport, headers included; times in ms.
+struct TensorStats {
+  uint64_t calls = 0;
+  uint64_t nonfinite_calls = 0;
+  uint64_t bytes_sent = 0;
+  uint64_t dense_bytes = 0;  // what the dense ring would have sent for the same calls
+  double encode_ms = 0;
+  double exchange_ms = 0;
+  double decode_ms = 0;
+};
+
+struct Tensor {
+  uint32_t id = 0;
+  std::string name;
+  wire::DType dtype = wire::DType::kFloat32;
+  std::vector<int64_t> shape;
+  size_t elements = 0;
+
+  wire::PlanRow row;
+  const Compressor* codec = nullptr;  // of the row
+  std::unique_ptr<TensorMethod> method;
+  std::unique_ptr<ParameterUpdate> update;  // terse_optimizer_step only
+  Buffer<float> result;                     // terse_optimizer_step only
+
+  std::vector<std::byte> worker_state;  // the codec's, for this rank's gradient
+  std::vector<std::byte> server_state;  // the codec's, for the second compression of the own shard
+  std::vector<float> server_residual;   // error of the second compression, own shard
+
+  // What the running step's exchange sent, until terse_step says whether it was applied.
+  struct Pending {
+    bool active = false;
+    bool dense = false;
+    bool nonfinite = false;  // some rank's gradient was: the result was withheld, so nothing was applied
+    wire::CodecParams params;
+    std::vector<Shard> shards;         // ranges only; payload i is the i-th piece of `payloads`
+    std::vector<std::byte> payloads;   // own, first compression, without headers
+    std::vector<float> server_before;  // server_residual as it was before the exchange
+  } pending;
+
+  bool last_finite = true;  // the last result was finite
+  uint64_t exchanges = 0;   // counter for random numbers: grows with every exchange, applied or not
+  TensorStats stats;
+
+  // The elements of rank r's shard in a scatter-reduce exchange over `size` ranks.
+  Shard ShardOf(const wire::CodecParams& params, int r, int size) const {
+    const size_t align = codec->BlockElements(params);
+    const size_t blocks = (elements + align - 1) / align;
+    const size_t each = (blocks + static_cast<size_t>(size) - 1) / static_cast<size_t>(size) * align;
+    Shard shard;
+    shard.begin = std::min(elements, static_cast<size_t>(r) * each);
+    shard.end = std::min(elements, shard.begin + each);
+    return shard;
+  }
+};
+
+// Ends what the tensor's last exchange left open: returns what was not applied to the residuals (all of
+// it when the result was withheld) and commits the method's state.
+absl::Status ResolvePending(Tensor* tensor, double applied);
+
+}  // namespace terse::engine
+
+#endif  // TERSE_RUNTIME_ENGINE_TENSOR_H_
