@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The `terse` command. Data goes to stdout, diagnostics to stderr; exit codes are those of exit_code.h.
+#include <signal.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <exception>
+#include <functional>
+#include <string>
+
+#include "runtime/cli/bench_command.h"
+#include "runtime/cli/config_command.h"
+#include "runtime/cli/exit_code.h"
+#include "terse/terse.hpp"
+
+namespace terse::cli {
+namespace {
+
+void ExitInterrupted(int /*signal*/) { _exit(kInterrupted); }
+
+std::string VersionText() {
+  const int32_t version = terse_version();
+  return "terse " + std::to_string(version / 10000) + "." + std::to_string(version / 100 % 100) + "." +
+         std::to_string(version % 100);
+}
+
+int Fail(ExitCode code, const char* what) {
+  std::fprintf(stderr, "terse: %s\n", what);
+  return code;
+}
+
+int Main(int argc, char** argv) {
+  signal(SIGINT, ExitInterrupted);
+
+  CLI::App app("Terse: compressed gradient exchange. This command inspects and measures it.", "terse");
+  app.set_version_flag("--version", VersionText());
+  app.require_subcommand(1);
+  app.footer(
+      "Exit codes: 0 success, 1 failure, 2 usage, 3 cannot reach a peer, 4 configuration invalid, "
+      "130 interrupted.");
+  std::function<void()> run;
+  AddConfigCommand(app, &run);
+  AddBenchCommand(app, &run);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? kSuccess : kUsage;
+  }
+  try {
+    run();
+  } catch (const Error& error) {
+    return Fail(FromStatus(error.status()), error.what());
+  } catch (const CommandError& error) {
+    return Fail(error.code(), error.what());
+  } catch (const std::exception& error) {
+    return Fail(kFailure, error.what());
+  }
+  if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) return Fail(kFailure, "cannot write to stdout");
+  return kSuccess;
+}
+
+}  // namespace
+}  // namespace terse::cli
+
+int main(int argc, char** argv) { return terse::cli::Main(argc, argv); }

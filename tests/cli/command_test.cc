@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The `terse` command from outside: exit codes, what goes to stdout and what to stderr.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <nlohmann/json.hpp>
+#include <string>
+
+namespace terse::testing {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::Not;
+using ::testing::StartsWith;
+
+struct Result {
+  int code = -1;
+  std::string out;
+  std::string err;
+};
+
+std::filesystem::path Scratch(const std::string& name) {
+  return std::filesystem::path(::testing::TempDir()) / ("terse_cli_" + std::to_string(getpid()) + "_" + name);
+}
+
+std::string ReadAndRemove(const std::filesystem::path& path) {
+  std::ifstream in(path);
+  std::string text{std::istreambuf_iterator<char>(in), {}};
+  std::filesystem::remove(path);
+  return text;
+}
+
+Result Shell(const std::string& command) {
+  const std::filesystem::path out = Scratch("out");
+  const std::filesystem::path err = Scratch("err");
+  const int status = std::system((command + " >" + out.string() + " 2>" + err.string()).c_str());
+  return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, ReadAndRemove(out), ReadAndRemove(err)};
+}
+
+Result Terse(const std::string& arguments) { return Shell(std::string(TERSE_COMMAND) + " " + arguments); }
+
+TEST(Command, HelpsOnEveryLevel) {
+  for (const char* arguments :
+       {"--help", "config --help", "config show --help", "config help --help", "bench --help"}) {
+    const Result result = Terse(arguments);
+    EXPECT_EQ(result.code, 0) << arguments;
+    EXPECT_THAT(result.out, HasSubstr("Usage: terse")) << arguments;
+    EXPECT_THAT(result.err, IsEmpty()) << arguments;
+  }
+}
+
+TEST(Command, TellsItsVersion) {
+  const Result result = Terse("--version");
+  EXPECT_EQ(result.code, 0);
+  EXPECT_THAT(result.out, StartsWith("terse 0."));
+}
+
+TEST(Command, WrongUsageIsTwo) {
+  for (const char* arguments :
+       {"", "frobnicate", "--frobnicate", "config", "config show --nothing", "config show --set novalue",
+        "bench --elements zero", "bench --elements 0", "bench --repeat 0", "bench --repeat many",
+        "bench --case nothing", "bench --ranks 2 --set transport.name=mpi"}) {
+    const Result result = Terse(arguments);
+    EXPECT_EQ(result.code, 2) << arguments;
+    EXPECT_THAT(result.out, IsEmpty()) << arguments;
+    EXPECT_THAT(result.err, Not(IsEmpty())) << arguments;
+  }
+}
+
+TEST(Command, WrongConfigurationIsFourAndNamed) {
+  const Result value = Terse("config show --set topk.density=7");
+  EXPECT_EQ(value.code, 4);
+  EXPECT_THAT(value.err, HasSubstr("topk.density"));
+  EXPECT_THAT(value.err, HasSubstr("0 < x <= 1"));
+  EXPECT_THAT(value.out, IsEmpty());
+
+  EXPECT_EQ(Terse("config show --set topk.desnity=0.1").code, 4);
+  EXPECT_EQ(Terse("bench --set compressor=zip").code, 4);
+  EXPECT_EQ(Terse("bench --case 'x: compressor=zip'").code, 4);
+  EXPECT_EQ(Shell(std::string("TERSE_SEED=many ") + TERSE_COMMAND + " config show").code, 4);
+  const Result file = Terse("config show --config /nowhere/terse.yaml");
+  EXPECT_EQ(file.code, 4);
+  EXPECT_THAT(file.err, HasSubstr("/nowhere/terse.yaml"));
+}
+
+TEST(Command, ShowTellsOrigins) {
+  const std::filesystem::path file = Scratch("terse.yaml");
+  std::ofstream(file) << "compressor: topk\nseed: 3\n";
+  const Result result = Shell("TERSE_QUANTIZE_BITS=8 " TERSE_COMMAND " config show --origin --config " +
+                              file.string() + " --set seed=4 --set topk.density=0.5");
+  EXPECT_EQ(result.code, 0) << result.err;
+  EXPECT_THAT(result.out, HasSubstr("compressor = topk  # file\n"));
+  EXPECT_THAT(result.out, HasSubstr("quantize.bits = 8  # environment\n"));
+  EXPECT_THAT(result.out, HasSubstr("seed = 4  # flag\n"));
+  EXPECT_THAT(result.out, HasSubstr("topk.density = 0.5  # flag\n"));
+  EXPECT_THAT(result.out, HasSubstr("method = allreduce  # default\n"));
+  EXPECT_THAT(Terse("config show --config " + file.string()).out, Not(HasSubstr("#")));
+
+  const auto json = nlohmann::json::parse(Terse("config show --json --config " + file.string()).out);
+  EXPECT_EQ(json.at(0), (nlohmann::json{{"key", "method"}, {"value", "allreduce"}, {"origin", "default"}}));
+  std::filesystem::remove(file);
+}
+
+TEST(Command, HelpOfTheConfigurationNamesEveryKey) {
+  const Result help = Terse("config help");
+  EXPECT_EQ(help.code, 0);
+  for (const nlohmann::json& line : nlohmann::json::parse(Terse("config show --json").out)) {
+    EXPECT_THAT(help.out, HasSubstr(line.at("key").get<std::string>()));
+  }
+}
+
+TEST(Bench, ByItselfRunsThreads) {
+  const Result result = Terse("bench --elements 5K,50K --repeat 2 --warmup 1 --json");
+  ASSERT_EQ(result.code, 0) << result.err;
+  EXPECT_THAT(result.err, IsEmpty()) << "no progress unless a person watches";
+  const nlohmann::json json = nlohmann::json::parse(result.out);
+  EXPECT_EQ(json.at("transport"), "inproc");
+  EXPECT_EQ(json.at("world_size"), 4);
+  EXPECT_EQ(json.at("repeat"), 2);
+  ASSERT_EQ(json.at("results").size(), 10u) << "5 cases by 2 sizes";
+  for (const nlohmann::json& row : json.at("results")) {
+    SCOPED_TRACE(row.dump());
+    EXPECT_GT(row.at("dense_ms"), 0);
+    EXPECT_GT(row.at("terse_ms"), 0);
+    EXPECT_EQ(row.at("dense_ring_bytes"), 6 * row.at("elements").get<double>());
+    EXPECT_GT(row.at("ratio"), 1.5);
+    EXPECT_NE(row.at("codec"), "none");
+    EXPECT_EQ(row.at("relative_error").is_null(), row.at("method") != "allreduce");
+  }
+  // The payload of 4 bits is an eighth; of half precision a half. Headers are counted.
+  EXPECT_NEAR(json.at("results").at(5).at("ratio"), 2, 0.1);
+  EXPECT_NEAR(json.at("results").at(6).at("ratio"), 8, 0.5);
+  EXPECT_LT(json.at("results").at(5).at("relative_error"), 1e-3);
+}
+
+TEST(Bench, TakesAnyConfiguration) {
+  const std::filesystem::path file = Scratch("bench.yaml");
+  std::ofstream(file) << "compressor: quantize\nquantize:\n  bits: 8\nrank: 5\nworld_size: 9\n";
+  const Result result =
+      Terse("bench --ranks 3 --elements 10K --repeat 1 --warmup 0 --json --config " + file.string() +
+            " --case 'eight bit: reduce=sum' --case 'two bit: quantize.bits=2'"
+            " --case 'adam: method=onebit_adam,compressor=onebit,adam.freeze=3'");
+  std::filesystem::remove(file);
+  ASSERT_EQ(result.code, 0) << result.err;
+  const nlohmann::json json = nlohmann::json::parse(result.out);
+  EXPECT_EQ(json.at("world_size"), 3);
+  const nlohmann::json& rows = json.at("results");
+  ASSERT_EQ(rows.size(), 3u);
+  EXPECT_NEAR(rows[0].at("ratio"), 4, 0.3);
+  EXPECT_LT(rows[0].at("relative_error"), 0.1);
+  EXPECT_GT(rows[1].at("ratio"), 12);
+  // The one repetition that counts comes after the freeze.
+  EXPECT_GT(rows[2].at("ratio"), 20);
+}
+
+TEST(Bench, SaysWhatWentDense) {
+  const Result result = Terse("bench --ranks 2 --elements 100 --repeat 1 --warmup 0 --set compressor=topk");
+  EXPECT_EQ(result.code, 0) << result.err;
+  EXPECT_THAT(result.out, HasSubstr("note: configured, 100 elements, went dense: "));
+  EXPECT_THAT(result.out, HasSubstr("min_elements"));
+}
+
+TEST(Bench, OutputThatCannotBeWrittenIsAFailure) {
+  const int status = std::system(TERSE_COMMAND " config show >/dev/full 2>/dev/null");
+  EXPECT_EQ(WEXITSTATUS(status), 1);
+}
+
+// Whether the process has installed its handler yet.
+bool Catches(pid_t process, int signal) {
+  std::ifstream status("/proc/" + std::to_string(process) + "/status");
+  for (std::string line; std::getline(status, line);) {
+    if (line.starts_with("SigCgt:"))
+      return (std::stoull(line.substr(7), nullptr, 16) >> (signal - 1) & 1) != 0;
+  }
+  return false;
+}
+
+TEST(Bench, InterruptedIs130) {
+  const pid_t child = fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    (void)!freopen("/dev/null", "w", stdout);
+    execl(TERSE_COMMAND, "terse", "bench", "--elements", "100K", "--repeat", "10000", nullptr);
+    _exit(99);
+  }
+  int status = 0;
+  while (!Catches(child, SIGINT)) {
+    ASSERT_EQ(waitpid(child, &status, WNOHANG), 0) << "ended by itself";
+    usleep(1000);
+  }
+  kill(child, SIGINT);
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_TRUE(WIFEXITED(status));
+  EXPECT_EQ(WEXITSTATUS(status), 130);
+}
+
+#ifdef TERSE_LAUNCHER
+TEST(Bench, UnderMpirunMeasuresMpi) {
+  const Result result =
+      Shell(TERSE_LAUNCHER " -n 2 " TERSE_COMMAND
+                           " bench --elements 10K --repeat 2 --warmup 1 --json --case compressor=onebit");
+  ASSERT_EQ(result.code, 0) << result.err;
+  const nlohmann::json json = nlohmann::json::parse(result.out);
+  EXPECT_THAT(json.at("transport").get<std::string>(), HasSubstr("mpi"));
+  EXPECT_EQ(json.at("world_size"), 2);
+  EXPECT_GT(json.at("results").at(0).at("ratio"), 20);
+
+  EXPECT_EQ(Shell(TERSE_LAUNCHER " -n 2 " TERSE_COMMAND " bench --ranks 4").code, 2);
+}
+#endif
+
+}  // namespace
+}  // namespace terse::testing
