@@ -29,6 +29,15 @@ std::string TableLine(const Tensor& tensor) {
                       " [", absl::StrJoin(tensor.shape, ", "), "]");
 }
 
+// MPI cannot withdraw a send whose receiver is gone: it may read its buffer as long as the job uses MPI. So
+// the buffers of a broken group stay until the process ends.
+void KeepUntilExit(std::unique_ptr<Agreement> agreement, std::unique_ptr<BatchRunner> runner) {
+  static std::mutex mutex;
+  static auto& kept = *new std::vector<std::pair<std::unique_ptr<Agreement>, std::unique_ptr<BatchRunner>>>;
+  const std::lock_guard<std::mutex> lock(mutex);
+  kept.emplace_back(std::move(agreement), std::move(runner));
+}
+
 }  // namespace
 
 Engine::Engine(const wire::Config& config, std::unique_ptr<transport::Group> group)
@@ -41,14 +50,8 @@ Engine::Engine(const wire::Config& config, std::unique_ptr<transport::Group> gro
 
 Engine::~Engine() {
   if (broken_.ok()) return;
-  // MPI cannot withdraw a send whose receiver is gone: it may read its buffer as long as the job uses MPI.
-  // So the buffers of a broken group stay until the process ends.
-  static auto* const kept =
-      new std::vector<std::pair<std::unique_ptr<Agreement>, std::unique_ptr<BatchRunner>>>;
-  static std::mutex mutex;
-  const std::lock_guard<std::mutex> lock(mutex);
   agreement_->Abandon();
-  kept->emplace_back(std::move(agreement_), std::move(runner_));
+  KeepUntilExit(std::move(agreement_), std::move(runner_));
 }
 
 absl::StatusOr<std::unique_ptr<Engine>> Engine::Open(const wire::Config& config,
@@ -291,12 +294,12 @@ absl::Status Engine::FinishSettling(std::string_view doing) {
   for (const auto& [id, call] : outstanding_) {
     if ((common[id / 8] >> (id % 8) & std::byte{1}) != std::byte{0}) calls.push_back(call);
   }
-  if (!calls.empty()) return RunSettled(std::move(calls));
+  if (!calls.empty()) return RunSettled(calls);
   // Nothing in common. Where every rank waits, it would wait for ever.
   return testing ? absl::OkStatus() : Note(agreement_->NameDifference(describe));
 }
 
-absl::Status Engine::RunSettled(std::vector<Call> calls) {
+absl::Status Engine::RunSettled(absl::Span<const Call> calls) {
   std::vector<Tensor*> tensors;
   for (const Call& call : calls) {
     tensors.push_back(tensors_[call.tensor].get());

@@ -92,7 +92,7 @@ class Engine {
   absl::Status Settle(std::string_view doing);
   absl::Status StartSettling(bool testing);
   absl::Status FinishSettling(std::string_view doing);
-  absl::Status RunSettled(std::vector<Call> calls);
+  absl::Status RunSettled(absl::Span<const Call> calls);
   absl::Status SettleAll(std::string_view doing);
 
   const wire::Config config_;
