@@ -68,9 +68,8 @@ absl::StatusOr<Announcements> Agreement::Agree(Announcement mine,
 }
 
 absl::Status Agreement::Start(Announcement mine) {
-  mine_ = std::move(mine);
-  mine_.ordinal = ordinal_++;
-  own_ = Encode(mine_);
+  mine.ordinal = ordinal_++;
+  own_ = Encode(mine);
   const auto ranks = static_cast<size_t>(group_->size());
   const absl::Span<std::byte> memory = slots_.Get(ranks * kSlot);
   std::vector<transport::Buffer> to(ranks);

@@ -66,7 +66,6 @@ class Agreement {
   // Drops a round that was started, before the group goes.
   void Abandon() { operation_.reset(); }
   bool pending() const { return operation_ != nullptr; }
-  const Announcement& mine() const { return mine_; }
 
   // Makes all ranks fail with the first line in which their descriptions differ (ABORTED on every rank).
   absl::Status NameDifference(const std::function<std::string()>& describe);
@@ -75,7 +74,6 @@ class Agreement {
   transport::Group* group_;
   std::chrono::milliseconds patience_;
   uint64_t ordinal_ = 0;
-  Announcement mine_;
   std::vector<std::byte> own_;
   Buffer<std::byte> slots_;
   std::vector<size_t> lengths_;

@@ -87,6 +87,8 @@ class BatchRunner {
   RandomKey RandomOf(const Tensor& tensor, uint32_t stage) const;
   void Finish(const BatchContext& context, Item* item, absl::Span<float> result);
   void CountCall(const Item& item);
+  // What each rank of a dense ring all-reduce sends: 2 (N - 1) / N of the vector.
+  size_t RingBytes(size_t elements, size_t element_bytes) const;
   absl::Status WaitFor(transport::OperationOr operation);
   wire::FrameHeader HeaderOf(const BatchContext& context, const Item& item, const Shard& shard) const;
   // The payload of the next frame of `bytes`, which must be this item's shard.

@@ -59,7 +59,7 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Open(const wire::Config& config,
   std::unique_ptr<Engine> engine(new Engine(config, std::move(group)));
   const absl::StatusOr<Announcements> all = engine->agreement_->Agree(
       engine->Announce(Intent::kConfigure, 0.0), [&] { return wire::AgreedText(config); });
-  if (!all.ok()) return all.status();
+  if (!all.ok()) return engine->Note(all.status());
   return engine;
 }
 
@@ -385,7 +385,7 @@ absl::Status Engine::Close() {
   if (!agreement_->pending()) {
     const absl::StatusOr<Announcements> all =
         agreement_->Agree(Announce(Intent::kClose, 0.0), [&] { return Describe("terse_group_close"); });
-    if (!all.ok()) return all.status();
+    if (!all.ok()) return Note(all.status());
   }
   if (!dropped.empty()) {
     return absl::FailedPreconditionError(

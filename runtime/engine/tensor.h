@@ -5,12 +5,14 @@
 #ifndef TERSE_RUNTIME_ENGINE_TENSOR_H_
 #define TERSE_RUNTIME_ENGINE_TENSOR_H_
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/types/span.h"
 #include "compressors/compressor.h"
 #include "compressors/methods/method.h"

@@ -112,8 +112,12 @@ void BatchRunner::CountCall(const Item& item) {
   ++tensor.stats.calls;
   if (!tensor.last_finite) ++tensor.stats.nonfinite_calls;
   tensor.stats.bytes_sent += item.bytes;
-  const auto size = static_cast<uint64_t>(group_->size());
-  tensor.stats.dense_bytes += 2 * (size - 1) * tensor.elements * wire::DTypeSize(tensor.dtype) / size;
+  tensor.stats.dense_bytes += RingBytes(tensor.elements, wire::DTypeSize(tensor.dtype));
+}
+
+size_t BatchRunner::RingBytes(size_t elements, size_t element_bytes) const {
+  const auto ranks = static_cast<size_t>(group_->size());
+  return 2 * (ranks - 1) * elements * element_bytes / ranks;
 }
 
 absl::Status BatchRunner::WaitFor(transport::OperationOr operation) {

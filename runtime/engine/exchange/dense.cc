@@ -130,8 +130,7 @@ absl::Status BatchRunner::DenseDouble(Item* item) {
 }
 
 void BatchRunner::CountDense(Item* item, size_t element_bytes, double ms) {
-  const auto size = static_cast<size_t>(group_->size());
-  item->bytes = 2 * (size - 1) * item->tensor->elements * element_bytes / size;
+  item->bytes = RingBytes(item->tensor->elements, element_bytes);
   item->tensor->stats.exchange_ms += ms;
 }
 
