@@ -138,11 +138,6 @@ absl::Status Settings::Validate() const {
     return Invalid("dgc.warmup_steps = ", c.dgc.warmup_steps,
                    " needs dgc.warmup_density, the densities to go through, such as [0.25, 0.0625]");
   }
-  if (c.method == Method::kOneBitAdam && c.adam.freeze < 1) {
-    return Invalid(
-        "method: onebit_adam needs adam.freeze, the steps of exact Adam before the variance is "
-        "frozen: at least 1; 15 to 25 % of all steps is good");
-  }
   return absl::OkStatus();
 }
 

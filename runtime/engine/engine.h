@@ -25,6 +25,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "compressors/methods/variance_freeze.h"
 #include "proto/wire/config.h"
 #include "runtime/engine/agreement.h"
 #include "runtime/engine/batch.h"
@@ -67,6 +68,12 @@ class Engine {
 
   absl::Status SetLossScale(double scale);
 
+  // What the ranks must set alike before their next collective call, and what takes effect in it, once they
+  // turn out to have (else ABORTED, and nothing has changed). Between steps; local.
+  absl::Status SetGlobalBatch(int64_t samples);
+  // flags: one byte an element, 0: left out; null: none is.
+  absl::Status SetMask(uint32_t tensor, const uint8_t* flags);
+
   // JSON, see docs/report.md. Local.
   std::string Report() const;
 
@@ -82,6 +89,15 @@ class Engine {
   absl::Status CheckBuffers(absl::Span<const Call> calls) const;
   // Remembers a failure that leaves the group unusable; passes `status` on.
   absl::Status Note(absl::Status status);
+
+  // Of one tensor, by its plan row and its elements.
+  std::unique_ptr<TensorMethod> MakeMethod(const Tensor& tensor) const;
+  // Puts masks and the global batch in force that all ranks have been found to have set alike.
+  void ApplySettings();
+  void ApplyMask(Tensor* tensor);
+  void Unfreeze();
+  // The variance after the step that is ending, if it is applied.
+  double VarianceNorm() const;
 
   Announcement Announce(Intent intent, double value) const;
   // This rank's situation, one fact a line; `doing` names the public call it is in.
@@ -108,8 +124,12 @@ class Engine {
   std::map<uint32_t, absl::Status> done_;  // requests that have ended and were not collected
   absl::Status broken_;
   double loss_scale_ = 1.0;
-  uint64_t step_ = 0;     // applied steps
-  uint64_t skipped_ = 0;  // steps ended with applied == 0
+  int64_t global_batch_ = 0;                // in force; 0: never set
+  int64_t next_global_batch_ = 0;           // what the job asked for last
+  uint64_t masks_hash_ = 0;                 // of all next_mask
+  std::unique_ptr<VarianceFreeze> freeze_;  // onebit_adam only
+  uint64_t step_ = 0;                       // applied steps
+  uint64_t skipped_ = 0;                    // steps ended with applied == 0
 };
 
 }  // namespace terse::engine

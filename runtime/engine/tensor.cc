@@ -3,6 +3,15 @@
 
 namespace terse::engine {
 
+void FoldServerError(Tensor* tensor, int rank, int size) {
+  const size_t begin = tensor->ShardOf(tensor->row.params, rank, size).begin;
+  const absl::Span<float> residual = tensor->method->residual();
+  for (size_t i = 0; i < tensor->server_residual.size(); ++i) {
+    residual[begin + i] += static_cast<float>(size) * tensor->server_residual[i];
+  }
+  tensor->server_residual.clear();
+}
+
 absl::Status ResolvePending(Tensor* tensor, double applied) {
   Tensor::Pending& pending = tensor->pending;
   if (!pending.active) return absl::OkStatus();

@@ -18,6 +18,7 @@
 #include "compressors/methods/method.h"
 #include "proto/wire/plan.h"
 #include "runtime/engine/buffer.h"
+#include "runtime/engine/mask.h"
 
 namespace terse::engine {
 
@@ -37,7 +38,10 @@ struct Tensor {
   std::string name;
   wire::DType dtype = wire::DType::kFloat32;
   std::vector<int64_t> shape;
-  size_t elements = 0;
+  size_t job_elements = 0;  // of the job's buffers
+  size_t elements = 0;      // of exchange and memory: those that the mask lets take part
+  Mask mask;
+  Mask next_mask;  // what the job asked for last, in force once all ranks turn out to have
 
   wire::PlanRow row;
   const Compressor* codec = nullptr;  // of the row
@@ -75,6 +79,10 @@ struct Tensor {
     return shard;
   }
 };
+
+// The owner's error of the second compression becomes part of its worker error, so that the mean over ranks
+// counts it once. For methods that send their residual's rest exactly before they go on dense.
+void FoldServerError(Tensor* tensor, int rank, int size);
 
 // Ends what the tensor's last exchange left open: returns what was not applied to the residuals (all of
 // it when the result was withheld) and commits the method's state.

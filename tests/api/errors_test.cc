@@ -66,7 +66,7 @@ INSTANTIATE_TEST_SUITE_P(
         WrongConfig{"section_as_value", "topk: 0.1", {"topk"}},
         WrongConfig{"value_as_section", "compressor: {name: topk}", {"compressor"}},
         WrongConfig{"no_yaml", "compressor: [", {}},
-        WrongConfig{"missing_freeze", "method: onebit_adam\ncompressor: onebit", {"adam.freeze"}},
+        WrongConfig{"freeze_at_once", "method: onebit_adam\nadam: {freeze: 0}", {"adam.freeze", "auto", "1"}},
         WrongConfig{"unknown_transport", "method: nothing", {"method", "nothing", "dgc"}}),
     [](const auto& instance) { return instance.param.name; });
 

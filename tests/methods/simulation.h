@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <numeric>
 #include <random>
@@ -19,6 +20,7 @@
 
 #include "absl/types/span.h"
 #include "compressors/methods/method.h"
+#include "compressors/methods/variance_freeze.h"
 
 namespace terse {
 
@@ -60,22 +62,37 @@ inline TestCodec TopK(size_t k) {
   };
 }
 
-// The root mean square, and each element's sign times it; sgn(0) = +1.
+// One bit an element: its sign (sgn(0) = +1) times a scale shared by `block` elements (0: all), which is
+// their root mean square or, for L1, their mean magnitude.
+struct OneBitRule {
+  wire::ScaleNorm norm = wire::ScaleNorm::kL2;
+  size_t block = 0;
+};
+
 inline float L2Scale(absl::Span<const float> values) {
   double sum = 0;
   for (const float value : values) sum += static_cast<double>(value) * value;
   return values.empty() ? 0.0f : static_cast<float>(std::sqrt(sum / static_cast<double>(values.size())));
 }
-inline Vector OneBitOf(absl::Span<const float> values) {
-  const float scale = L2Scale(values);
+inline float L1Scale(absl::Span<const float> values) {
+  double sum = 0;
+  for (const float value : values) sum += std::fabs(value);
+  return values.empty() ? 0.0f : static_cast<float>(sum / static_cast<double>(values.size()));
+}
+inline Vector OneBitOf(absl::Span<const float> values, const OneBitRule& rule = {}) {
   Vector out;
-  for (const float value : values) out.push_back(value >= 0 ? scale : -scale);
+  const size_t block = rule.block == 0 ? values.size() : rule.block;
+  for (size_t begin = 0; begin < values.size(); begin += block) {
+    const absl::Span<const float> part = values.subspan(begin, block);
+    const float scale = rule.norm == wire::ScaleNorm::kL2 ? L2Scale(part) : L1Scale(part);
+    for (const float value : part) out.push_back(value >= 0 ? scale : -scale);
+  }
   return out;
 }
-inline TestCodec OneBit() {
-  return [](absl::Span<const float> input, absl::Span<float> residual) {
+inline TestCodec OneBit(const OneBitRule& rule = {}) {
+  return [rule](absl::Span<const float> input, absl::Span<float> residual) {
     const Vector c = Compensate(input, residual);
-    Payload payload{OneBitOf(c), {}, false};
+    Payload payload{OneBitOf(c, rule), {}, false};
     for (size_t i = 0; i < residual.size(); ++i) residual[i] = c[i] - payload.decoded[i];
     return payload;
   };
@@ -93,7 +110,7 @@ inline TestCodec Lossless() {
 class SimulatedRanks {
  public:
   SimulatedRanks(const wire::Config& config, const TensorFacts& tensor, size_t world_size)
-      : elements_(tensor.elements) {
+      : elements_(tensor.elements), freeze_(config.adam) {
     for (size_t rank = 0; rank < world_size; ++rank) {
       methods_.push_back(MakeTensorMethod(config, tensor));
     }
@@ -101,7 +118,10 @@ class SimulatedRanks {
 
   // The second compression of a scatter-reduce-all-gather: `world_size` chunks, each 1 bit an element with
   // a scale and a server error of its own.
-  void UseServer() { server_error_.assign(elements_, 0.0f); }
+  void UseServer(const OneBitRule& rule = {}) {
+    server_rule_ = rule;
+    server_error_.assign(elements_, 0.0f);
+  }
 
   // An exact mean, added in rank order.
   void ExchangeDense(const std::vector<Vector>& gradients) { Exchange(gradients, nullptr); }
@@ -111,6 +131,8 @@ class SimulatedRanks {
 
   // Ends the step, as terse_step(applied).
   void Step(double applied) {
+    const double norm = methods_[0]->VarianceNorm();
+    const bool settled = freeze_.Settled(norm);
     for (size_t rank = 0; rank < methods_.size(); ++rank) {
       TensorMethod& method = *methods_[rank];
       const auto fraction = static_cast<float>(method.ReturnFraction(applied));
@@ -121,6 +143,26 @@ class SimulatedRanks {
       method.Resolve(applied);
     }
     if (applied <= 0) server_error_ = old_server_error_;
+    if (applied > 0 && freeze_.Advance(norm, settled, ++steps_)) {
+      for (auto& method : methods_) method->Freeze(freeze_.state().warmup_steps);
+    }
+  }
+
+  // As a change of the global batch: the owners' errors go where the engine puts them.
+  void Unfreeze() {
+    const size_t chunk = elements_ / methods_.size();
+    for (size_t i = 0; i < server_error_.size(); ++i) {
+      const absl::Span<float> residual = methods_[i / chunk]->residual();
+      if (!residual.empty()) residual[i] += static_cast<float>(methods_.size()) * server_error_[i];
+      server_error_[i] = 0;
+    }
+    for (auto& method : methods_) method->Unfreeze();
+    freeze_.Restart();
+  }
+
+  // Goes the way that the method wants.
+  void Exchange(const std::vector<Vector>& gradients, const TestCodec& codec) {
+    Exchange(gradients, methods_[0]->WantsDense(steps_) ? nullptr : &codec);
   }
 
   // The state called `name` of one rank; empty when there is none.
@@ -147,6 +189,29 @@ class SimulatedRanks {
   }
 
   TensorMethod& method(size_t rank) { return *methods_[rank]; }
+  VarianceFreeze& freeze() { return freeze_; }
+
+  // Everything that a saved job would hold, between Step and Exchange.
+  void CopyStateFrom(SimulatedRanks& from) {
+    for (size_t rank = 0; rank < methods_.size(); ++rank) {
+      std::map<std::string, Vector, std::less<>> vectors;
+      std::map<std::string, uint64_t, std::less<>> counters;
+      from.method(rank).VisitState([&](std::string_view name, absl::Span<float> values) {
+        vectors[std::string(name)].assign(values.begin(), values.end());
+      });
+      from.method(rank).VisitCounters(
+          [&](std::string_view name, uint64_t* value) { counters[std::string(name)] = *value; });
+      methods_[rank]->VisitState([&](std::string_view name, absl::Span<float> values) {
+        const Vector& saved = vectors.find(name)->second;
+        std::copy(saved.begin(), saved.end(), values.begin());
+      });
+      methods_[rank]->VisitCounters(
+          [&](std::string_view name, uint64_t* value) { *value = counters.find(name)->second; });
+    }
+    freeze_.Restore(from.freeze_.state());
+    steps_ = from.steps_;
+    server_error_ = from.server_error_;
+  }
   const Vector& server_error() const { return server_error_; }
 
   // Of the last exchange.
@@ -195,7 +260,7 @@ class SimulatedRanks {
     for (size_t begin = 0; begin < elements_; begin += chunk) {
       const absl::Span<float> error = absl::MakeSpan(server_error_).subspan(begin, chunk);
       const Vector y = Compensate(absl::MakeSpan(reduced).subspan(begin, chunk), error);
-      const Vector q = OneBitOf(y);
+      const Vector q = OneBitOf(y, server_rule_);
       for (size_t i = 0; i < chunk; ++i) {
         error[i] = y[i] - q[i];
         reduced[begin + i] = q[i];
@@ -205,6 +270,9 @@ class SimulatedRanks {
 
   const size_t elements_;
   std::vector<std::unique_ptr<TensorMethod>> methods_;
+  VarianceFreeze freeze_;
+  uint64_t steps_ = 0;  // applied
+  OneBitRule server_rule_;
   Vector server_error_;  // all chunks one after the other; empty without a server
   Vector old_server_error_;
 };
