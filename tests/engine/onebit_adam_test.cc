@@ -97,12 +97,15 @@ TEST(EngineOneBitAdam, AnotherGlobalBatchWarmsUpAgainAndLosesNothing) {
   RunRanks(kRanks, config, [&](Engine& engine) {
     const uint32_t id = MustRegister(engine, "w", kN);
     ASSERT_TRUE(engine.SetGlobalBatch(64).ok());
-    Vector variance(kN);  // with beta2 = 0 the last mean gradient's square
     std::vector<double> missing(kN);
     int compressed_steps = 0;
     for (int step = 0; step < 30; ++step) {
-      if (step == 10) ASSERT_TRUE(engine.SetGlobalBatch(128).ok());
-      if (step == 20) ASSERT_TRUE(engine.SetGlobalBatch(128).ok()) << "no change";
+      if (step == 10) {
+        ASSERT_TRUE(engine.SetGlobalBatch(128).ok());
+      }
+      if (step == 20) {
+        ASSERT_TRUE(engine.SetGlobalBatch(128).ok()) << "no change";
+      }
       // The last gradients of the warm-up are all ones, so that the frozen variance is 1.
       const Vector g = step == kFreeze - 1 ? Vector(kN, 1.0f) : Gradient(engine.rank(), step, kN);
       const uint64_t before = BytesOf(engine, id);
@@ -118,7 +121,9 @@ TEST(EngineOneBitAdam, AnotherGlobalBatchWarmsUpAgainAndLosesNothing) {
         for (size_t i = 0; i < kN; ++i) missing[i] += of[i] / double{kRanks};
       }
       for (size_t i = 0; i < kN; ++i) missing[i] -= out[i];
-      if (step == 10) EXPECT_THAT(missing, Each(::testing::DoubleNear(0, 1e-5)));
+      if (step == 10) {
+        EXPECT_THAT(missing, Each(::testing::DoubleNear(0, 1e-5)));
+      }
     }
     EXPECT_EQ(compressed_steps, 6 + 15);
     EXPECT_EQ(ReportOf(engine)["variance"]["frozen_at_step"], 15);
@@ -150,21 +155,29 @@ TEST(EngineOneBitAdam, RanksThatSetDifferentThingsAreToldAndMaySetThemAgain) {
           EXPECT_THAT(std::string(status.message()), HasSubstr("(49 elements take part)"));
           ASSERT_TRUE(engine.SetMask(id, nullptr).ok());
         }
-        if (step == 6) ASSERT_TRUE(engine.SetMask(id, half.data()).ok());
+        if (step == 6) {
+          ASSERT_TRUE(engine.SetMask(id, half.data()).ok());
+        }
         if (step == 12 && wrong) {
-          if (engine.rank() == 2) ASSERT_TRUE(engine.SetGlobalBatch(20).ok());
+          if (engine.rank() == 2) {
+            ASSERT_TRUE(engine.SetGlobalBatch(20).ok());
+          }
           const absl::Status status = engine.Step(1.0);
           EXPECT_EQ(status.code(), absl::StatusCode::kAborted);
           EXPECT_THAT(std::string(status.message()), HasSubstr("\"global batch: 10\""));
           EXPECT_THAT(std::string(status.message()), HasSubstr("\"global batch: 20\""));
           ASSERT_TRUE(engine.SetGlobalBatch(10).ok());
         }
-        if (step == 14) ASSERT_TRUE(engine.SetMask(id, nullptr).ok());
+        if (step == 14) {
+          ASSERT_TRUE(engine.SetMask(id, nullptr).ok());
+        }
         ASSERT_TRUE(Exchange(engine, id, g, &out).ok());
         EXPECT_EQ(engine.SetMask(id, nullptr).code(), absl::StatusCode::kFailedPrecondition);
         EXPECT_EQ(engine.SetGlobalBatch(5).code(), absl::StatusCode::kFailedPrecondition);
         ASSERT_TRUE(engine.Step(1.0).ok());
-        if (step >= 6 && step < 14) EXPECT_THAT(Vector(out.begin() + 50, out.end()), Each(0.0f));
+        if (step >= 6 && step < 14) {
+          EXPECT_THAT(Vector(out.begin() + 50, out.end()), Each(0.0f));
+        }
       }
       results[static_cast<size_t>(engine.rank())] = out;
     });
