@@ -5,9 +5,8 @@
 //   warm-up      dense: m <- b1 m + (1 - b1) gbar,   v <- b2 v + (1 - b2) gbar^2
 //   compressed   each rank sends m_i = b1 m + (1 - b1) g_i, compensated by its worker error W_i;
 //                m <- what comes back, equal on all ranks;   v stays as it was
-//   result       m / (sqrt(v) + eps); with adam.bias_correction m / (1 - b1^k) and v / (1 - b2^l) instead of
-//   m
-//                and v, k and l being how often each of them was updated
+//   result       m / (sqrt(v) + eps); with adam.bias_correction m / (1 - b1^k) and v / (1 - b2^l) instead,
+//                k and l being how often m and v were updated
 //
 // VarianceFreeze says when the group goes from one to the other. Freeze: v is frozen where it is. Unfreeze:
 // the next applied exchange sends m_i + W_i exactly, v still frozen, and so hands on all that compression had
