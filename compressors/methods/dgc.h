@@ -12,7 +12,7 @@
 // rank's own. Sums being linear, that is momentum SGD on the reduced gradient; the tensor can go from
 // dense to compressed and back, and the ranks' results are equal bit by bit, at any step.
 //
-// Dense exchanges leave v where it is; it goes out in the next compressed step.
+// What waits in v when the tensor goes dense drains over the next steps (residual_drain.h).
 #ifndef TERSE_COMPRESSORS_METHODS_DGC_H_
 #define TERSE_COMPRESSORS_METHODS_DGC_H_
 
@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "compressors/methods/method.h"
+#include "compressors/methods/residual_drain.h"
 
 namespace terse {
 
@@ -35,6 +36,7 @@ class Dgc final : public TensorMethod {
   void AfterEncode(absl::Span<const uint32_t> sent) override;
   bool AfterExchange(bool dense, absl::Span<float> out) override;
   void Resolve(double applied) override;
+  void Replan(const TensorFacts& tensor) override { tensor_ = tensor; }
   void VisitState(const Visitor& visit) override;
 
  private:
@@ -42,11 +44,12 @@ class Dgc final : public TensorMethod {
   enum class Pending { kNothing, kMomentum, kMask };
 
   const wire::Config::Dgc config_;
-  const TensorFacts tensor_;
+  TensorFacts tensor_;
   std::vector<float> u_;
   std::vector<float> v_;        // empty before the first compressed step
   std::vector<float> next_u_;   // dense: u of the step under way; empty when compressed
   std::vector<uint32_t> sent_;  // places to mask
+  ResidualDrain drain_;
   Pending pending_ = Pending::kNothing;
 };
 

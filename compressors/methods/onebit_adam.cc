@@ -71,7 +71,7 @@ void OneBitAdam::Freeze(uint64_t warmup_steps) {
 
 void OneBitAdam::Unfreeze() {
   own_warmup_ = 0;
-  draining_ = frozen_ && !tensor_.dense;
+  draining_ = frozen_ && (!tensor_.dense || !worker_error_.empty());
   frozen_ = draining_;
 }
 

@@ -8,7 +8,7 @@
 // where |v^_t| is the sum over the tensors to be frozen of |v_t|_1 / (1 - beta2^k), k counting the updates of
 // the tensor's v. The 1-bit Adam paper's threshold and distance; but v without the correction grows from
 // zero, so its ratio passes any test that looks only downwards, whatever the gradients do. Hence the
-// correction and the second bound. (docs/decisions/0010)
+// correction and the second bound. (docs/decisions/0011)
 //
 // A pure state machine: no ranks, no clock. The engine makes the ranks agree. Not thread-safe.
 #ifndef TERSE_COMPRESSORS_METHODS_VARIANCE_FREEZE_H_

@@ -79,7 +79,7 @@ void Engine::ApplySettings() {
 
 void Engine::Unfreeze() {
   for (const std::unique_ptr<Tensor>& tensor : tensors_) {
-    FoldServerError(tensor.get(), rank(), size());
+    FoldServerError(tensor.get());
     tensor->method->Unfreeze();
   }
   freeze_->Restart();
@@ -87,7 +87,7 @@ void Engine::Unfreeze() {
 
 // A new method of the new size takes over what the old one kept of the elements in both.
 void Engine::ApplyMask(Tensor* tensor) {
-  FoldServerError(tensor, rank(), size());
+  FoldServerError(tensor);
   std::map<std::string, std::vector<float>, std::less<>> kept;
   tensor->method->VisitState([&](std::string_view name, absl::Span<float> values) {
     std::vector<float>& full = kept[std::string(name)];
@@ -100,6 +100,8 @@ void Engine::ApplyMask(Tensor* tensor) {
   tensor->method->VisitCounters(
       [&](std::string_view name, uint64_t* value) { counters[std::string(name)] = *value; });
 
+  tensor->worker_state.clear();  // of the old size
+  tensor->server_state.clear();
   tensor->mask = tensor->next_mask;
   tensor->elements = tensor->mask.all() ? tensor->job_elements : tensor->mask.kept();
   tensor->method = MakeMethod(*tensor);

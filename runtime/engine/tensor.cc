@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/engine/tensor.h"
 
+#include "compressors/registry.h"
+
 namespace terse::engine {
 
-void FoldServerError(Tensor* tensor, int rank, int size) {
-  const size_t begin = tensor->ShardOf(tensor->row.params, rank, size).begin;
-  const absl::Span<float> residual = tensor->method->residual();
-  for (size_t i = 0; i < tensor->server_residual.size(); ++i) {
-    residual[begin + i] += static_cast<float>(size) * tensor->server_residual[i];
-  }
-  tensor->server_residual.clear();
+void Tensor::SetRow(const wire::PlanRow& next) {
+  row = next;
+  codec = FindCompressor(row.codec);
+  was_compressed |= row.codec != wire::Codec::kNone;
+  if (method != nullptr) method->Replan(Facts());
 }
 
 absl::Status ResolvePending(Tensor* tensor, double applied) {
@@ -41,6 +41,9 @@ absl::Status ResolvePending(Tensor* tensor, double applied) {
     }
   }
   tensor->method->Resolve(applied);
+  const absl::Span<float> kept = tensor->method->excess();
+  for (const Excess& excess : pending.excess) kept[excess.at] += static_cast<float>(applied) * excess.value;
+  pending.excess.clear();
   if (applied > 0) ++tensor->applied;
   return absl::OkStatus();
 }

@@ -18,6 +18,7 @@
 #include "compressors/methods/method.h"
 #include "proto/wire/plan.h"
 #include "runtime/engine/buffer.h"
+#include "runtime/engine/convert.h"
 #include "runtime/engine/mask.h"
 
 namespace terse::engine {
@@ -43,7 +44,7 @@ struct Tensor {
   Mask mask;
   Mask next_mask;  // what the job asked for last, in force once all ranks turn out to have
 
-  wire::PlanRow row;
+  wire::PlanRow row;                  // by SetRow
   const Compressor* codec = nullptr;  // of the row
   std::unique_ptr<TensorMethod> method;
   std::unique_ptr<ParameterUpdate> update;  // terse_optimizer_step only
@@ -61,13 +62,27 @@ struct Tensor {
     wire::CodecParams params;
     std::vector<Shard> shards;         // ranges only; payload i is the i-th piece of `payloads`
     std::vector<std::byte> payloads;   // own, first compression, without headers
+    std::vector<Excess> excess;        // of the result, beyond the caller's type; stays if applied
     std::vector<float> server_before;  // server_residual as it was before the exchange
   } pending;
 
-  bool last_finite = true;  // the last result was finite
-  uint64_t applied = 0;     // exchanges whose step was applied
-  uint64_t exchanges = 0;   // counter for random numbers: grows with every exchange, applied or not
+  bool one_rank = false;        // dense only because there is no other rank
+  bool last_finite = true;      // the last result was finite
+  bool was_compressed = false;  // by this plan or an earlier one: a residual may wait, on some rank
+  uint64_t applied = 0;         // exchanges whose step was applied
+  uint64_t exchanges = 0;       // counter for random numbers: grows with every exchange, applied or not
   TensorStats stats;
+
+  // Sets row, codec and what the method knows of them. The row has been checked (Engine::CheckRow).
+  void SetRow(const wire::PlanRow& next);
+
+  // What the method is told.
+  TensorFacts Facts() const {
+    return {.elements = elements,
+            .dense = row.codec == wire::Codec::kNone,
+            .error_feedback = row.error_feedback,
+            .one_rank = one_rank};
+  }
 
   // The elements of rank r's shard in a scatter-reduce exchange over `size` ranks.
   Shard ShardOf(const wire::CodecParams& params, int r, int size) const {
@@ -80,10 +95,6 @@ struct Tensor {
     return shard;
   }
 };
-
-// The owner's error of the second compression becomes part of its worker error, so that the mean over ranks
-// counts it once. For methods that send their residual's rest exactly before they go on dense.
-void FoldServerError(Tensor* tensor, int rank, int size);
 
 // Ends what the tensor's last exchange left open: returns what was not applied to the residuals (all of
 // it when the result was withheld) and commits the method's state.

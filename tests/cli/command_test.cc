@@ -149,7 +149,7 @@ TEST(Bench, TakesAnyConfiguration) {
       Terse("bench --ranks 3 --elements 10K --repeat 1 --warmup 0 --json --config " + file.string() +
             " --case 'eight bit: reduce=sum' --case 'two bit: quantize.bits=2'"
             " --case 'adam: method=onebit_adam,compressor=onebit,adam.freeze=3'"
-            " --case 'frozen by itself: method=onebit_adam'");
+            " --case 'frozen by itself: method=onebit_adam,compressor=onebit'");
   std::filesystem::remove(file);
   ASSERT_EQ(result.code, 0) << result.err;
   const nlohmann::json json = nlohmann::json::parse(result.out);

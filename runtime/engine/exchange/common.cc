@@ -112,19 +112,19 @@ void BatchRunner::StageOut(const BatchContext& context, const Item& item, absl::
   Tensor& tensor = *item.tensor;
   const wire::DType dtype = item.call->float_result ? wire::DType::kFloat32 : tensor.dtype;
   const double scale = item.call->float_result ? 1.0 : context.loss_scale;
-  const bool plain = dtype == wire::DType::kFloat32 && scale == 1.0;
-  if (tensor.mask.all()) {
-    if (!plain) FromFloat(dtype, result, scale, item.call->recv, tensor.method->residual());
-    return;
-  }
   const size_t width = wire::DTypeSize(dtype);
+  const bool masked = !tensor.mask.all();
   const void* packed = result.data();
-  if (!plain) {
-    const absl::Span<std::byte> converted = scratch_.Get(result.size() * width);
-    FromFloat(dtype, result, scale, converted.data(), tensor.method->residual());
-    packed = converted.data();
+  if (dtype != wire::DType::kFloat32 || scale != 1.0) {
+    void* const to = masked ? scratch_.Get(result.size() * width).data() : item.call->recv;
+    const bool kept = !tensor.pending.dense && !tensor.method->excess().empty();
+    FromFloat(dtype, result, scale, to, kept ? &tensor.pending.excess : nullptr);
+    // Every rank sees the same excess; together they keep it once.
+    const float share = 1.0f / (Weight() * static_cast<float>(group_->size()));
+    for (Excess& element : tensor.pending.excess) element.value *= share;
+    packed = to;
   }
-  tensor.mask.Unpack(width, packed, tensor.job_elements, item.call->recv);
+  if (masked) tensor.mask.Unpack(width, packed, tensor.job_elements, item.call->recv);
 }
 
 void BatchRunner::CountCall(const Item& item) {
@@ -152,7 +152,7 @@ wire::FrameHeader BatchRunner::HeaderOf(const BatchContext& context, const Item&
   header.codec = item.tensor->row.codec;
   header.exchange = item.tensor->row.exchange;
   header.flags = item.nonfinite ? wire::kFrameNonfinite : 0;
-  header.plan_version = 0;
+  header.plan_version = context.plan_version;
   header.tensor = item.tensor->id;
   header.step = context.step;
   header.begin = shard.begin;
