@@ -41,6 +41,7 @@ struct TensorFacts {
   size_t elements = 0;
   bool dense = false;  // the plan's row is dense
   bool error_feedback = true;
+  bool one_rank = false;  // dense only because there is no other rank: 1-bit Adam freezes v all the same
 };
 
 class TensorMethod {
@@ -99,6 +100,21 @@ class TensorMethod {
   // plan will make it have, so that a fresh method can be filled from what another saved.
   using Visitor = std::function<void(std::string_view name, absl::Span<float> values)>;
   virtual void VisitState(const Visitor& visit) = 0;
+
+  // The same for counters and flags: with the vectors they are all there is to continue bit by bit.
+  using CounterVisitor = std::function<void(std::string_view name, uint64_t* value)>;
+  virtual void VisitCounters(const CounterVisitor& visit) {}
+
+  // --- onebit_adam: the group's warm-up, which ends for all tensors at once (VarianceFreeze). Called between
+  // Resolve and Before.
+
+  // The variance is frozen, after a warm-up of `warmup_steps` applied steps.
+  virtual void Freeze(uint64_t warmup_steps) {}
+  // The variance is to move again. Until the errors of compression have been handed on, by the next dense
+  // exchange that is applied, it does not.
+  virtual void Unfreeze() {}
+  // What this tensor adds to |v^|, with v as it will be when the exchange under way is applied.
+  virtual double VarianceNorm() { return 0.0; }
 };
 
 // The method of `config.method` for one tensor. Never null. For `onebit_adam` the reduced result must be the

@@ -5,12 +5,19 @@
 //   warm-up      dense: m <- b1 m + (1 - b1) gbar,   v <- b2 v + (1 - b2) gbar^2
 //   compressed   each rank sends m_i = b1 m + (1 - b1) g_i, compensated by its worker error W_i;
 //                m <- what comes back, equal on all ranks;   v stays as it was
-//   result       m / (sqrt(v) + eps), without bias correction (the published code has none)
+//   result       m / (sqrt(v) + eps); with adam.bias_correction m / (1 - b1^k) and v / (1 - b2^l) instead,
+//                k and l being how often m and v were updated
 //
-// A tensor that is dense by plan stays in the warm-up for ever: exact Adam. Terse adds the variance floor:
-// in the compressed stage v_j counts as max(v_j, variance_floor * mean(v)), because a sign gives every
-// coordinate the same magnitude and one with v_j near zero would explode. A tensor without any gradient
-// in its warm-up has mean(v) = 0, and so eps alone as denominator, as published.
+// VarianceFreeze says when the group goes from one to the other. Freeze: v is frozen where it is. Unfreeze:
+// the next applied exchange sends m_i + W_i exactly, v still frozen, and so hands on all that compression had
+// kept back; then v moves again, from where it was frozen. A tensor whose v is all zero at the freeze (never
+// used, or registered later) stays in a warm-up of its own until v has been updated with something as often
+// as the group's was, or 1 / (1 - b2) times if that is less: with v = 0 a sign would move it by scale / eps.
+//
+// A tensor that is dense by plan stays in the warm-up for ever: exact Adam. With one rank, where all are
+// dense, those that more ranks would compress freeze v like the others. Terse adds the variance floor: in the
+// compressed stage v_j counts as max(v_j, variance_floor * mean(v)), because a sign gives every coordinate
+// the same magnitude and one with v_j near zero would explode.
 //
 // `out` must be the mean over ranks: b1 m is in what every rank sends.
 #ifndef TERSE_COMPRESSORS_METHODS_ONEBIT_ADAM_H_
@@ -29,7 +36,7 @@ class OneBitAdam final : public TensorMethod {
  public:
   OneBitAdam(const wire::Config::Adam& config, const TensorFacts& tensor);
 
-  bool WantsDense(uint64_t step) const override;
+  bool WantsDense(uint64_t step) const override { return !frozen_ || draining_; }
   absl::Span<const float> Before(bool dense, absl::Span<const float> gradient, absl::Span<float> scratch,
                                  bool* nonfinite) override;
   absl::Span<float> residual() override { return absl::MakeSpan(worker_error_); }
@@ -42,16 +49,24 @@ class OneBitAdam final : public TensorMethod {
   absl::Span<float> excess() override { return {}; }
   void Replan(const TensorFacts& tensor) override { tensor_ = tensor; }
   void VisitState(const Visitor& visit) override;
+  void VisitCounters(const CounterVisitor& visit) override;
+
+  void Freeze(uint64_t warmup_steps) override;
+  void Unfreeze() override;
+  double VarianceNorm() override;
 
  private:
   // What the exchange under way carries. A frozen tensor that goes dense for a step sends m_i exactly; its
-  // W waits for the next compressed step.
+  // W waits for the next compressed step, or goes along when it is to be drained.
   enum class Stage { kIdle, kWarmUp, kCompressed, kFrozenDense };
 
+  bool Freezes() const { return !tensor_.dense || tensor_.one_rank; }
   float VarianceFloor();
+  double SumOfVariance();  // |v|_1
   bool FinishWarmUp(absl::Span<float> out);
   bool FinishFrozen(absl::Span<float> out);
   void CommitWarmUp();
+  void CommitFrozen();
   void TakeMomentumBack();
 
   const wire::Config::Adam config_;
@@ -61,9 +76,14 @@ class OneBitAdam final : public TensorMethod {
   std::vector<float> worker_error_;  // empty before the first compressed step
   std::vector<float> arrived_;       // gbar (v still moves) or the next m, until the step is resolved
   Stage stage_ = Stage::kIdle;
-  bool usable_ = false;  // arrived_ holds a finite result
-  bool frozen_ = false;  // v does not move any more
-  float floor_ = -1.0f;  // negative: to be computed from v
+  bool usable_ = false;      // arrived_ holds a finite result
+  double next_sum_ = 0;      // |v|_1 when the warm-up step under way is committed
+  double sum_ = -1.0;        // |v|_1; negative: to be computed from v
+  bool frozen_ = false;      // v does not move
+  bool draining_ = false;    // frozen only until W has been handed on
+  uint64_t own_warmup_ = 0;  // steps with a gradient that a tensor without variance still needs
+  uint64_t m_updates_ = 0;
+  uint64_t v_updates_ = 0;
 };
 
 // Adam with decoupled weight decay: w <- w - learning_rate * (out + lambda w).

@@ -141,11 +141,6 @@ absl::Status Settings::Validate() const {
     return Invalid("reduce: sum does not go with method: ", method,
                    ", which works on the mean; leave it out, or choose method: allreduce");
   }
-  if (c.method == Method::kOneBitAdam && c.adam.freeze < 1) {
-    return Invalid(
-        "method: onebit_adam needs adam.freeze, the steps of exact Adam before the variance is "
-        "frozen: at least 1; 15 to 25 % of all steps is good");
-  }
   return absl::OkStatus();
 }
 

@@ -65,7 +65,10 @@ struct Config {
     double beta2 = 0.999;
     double eps = 1e-8;
     double weight_decay = 0.0;
-    int64_t freeze = 0;  // steps of exact Adam before the variance is frozen; must be set for onebit_adam
+    bool bias_correction = false;
+    static constexpr int64_t kAuto = -1;
+    int64_t freeze = kAuto;  // steps of exact Adam before the variance is frozen
+    int64_t lr_warmup_steps = 0;
     double variance_floor = 0.01;
     friend bool operator==(const Adam&, const Adam&) = default;
   } adam;
@@ -122,7 +125,7 @@ class Settings {
   // An error changes nothing.
   absl::Status SetFromEnvironment(absl::Span<const std::string> environment);
 
-  // Checks that involve several keys (onebit_adam needs adam.freeze, ...).
+  // Checks that involve several keys (rank needs world_size, ...).
   absl::Status Validate() const;
 
   const Config& config() const { return config_; }

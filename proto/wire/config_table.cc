@@ -60,6 +60,29 @@ ConfigKey Integer(std::string_view path, std::string_view help) {
           true};
 }
 
+// An integer, or "auto" for kAuto, which lies outside the range.
+template <const IntegerRange& kRange, int64_t kAuto, auto... kMembers>
+ConfigKey IntegerOrAuto(std::string_view path, std::string_view help) {
+  static const std::string& words = *new std::string("auto | " + Words(kRange));
+  return {path,
+          "auto or integer",
+          words,
+          help,
+          [](std::string_view text, Config* config) {
+            int64_t value = kAuto;
+            if (text != "auto" && !ParseInteger(text, kRange, &value).ok()) {
+              return absl::InvalidArgumentError(absl::StrCat("must be auto, or an integer, ", Words(kRange)));
+            }
+            Field<kMembers...>(*config) = value;
+            return absl::OkStatus();
+          },
+          [](const Config& config) {
+            const int64_t value = Field<kMembers...>(config);
+            return value == kAuto ? "auto" : std::to_string(value);
+          },
+          true};
+}
+
 template <auto... kMembers>
 ConfigKey Boolean(std::string_view path, std::string_view help) {
   return {
@@ -149,6 +172,7 @@ constexpr NumberRange kNotNegative = {};
 
 constexpr IntegerRange kCount = {};
 constexpr IntegerRange kSteps = {.high = 1'000'000'000'000};
+constexpr IntegerRange kFreeze = {.low = 1, .high = 1'000'000'000'000};
 constexpr IntegerRange kBits = {.low = 1, .high = 8};
 constexpr IntegerRange kQuantizeBlock = {.low = 16, .high = 65536, .multiple = 16};
 constexpr IntegerRange kOneBitBlock = {.low = 0, .high = int64_t{1} << 30, .multiple = 8};
@@ -210,9 +234,13 @@ std::vector<ConfigKey> MakeRows() {
       Number<kPositive, &C::adam, &C::Adam::eps>("adam.eps", "added to the root of the variance"),
       Number<kNotNegative, &C::adam, &C::Adam::weight_decay>("adam.weight_decay",
                                                              "weight decay, applied by the optimizer step"),
-      Integer<kSteps, &C::adam, &C::Adam::freeze>(
+      Boolean<&C::adam, &C::Adam::bias_correction>(
+          "adam.bias_correction", "divide mean and variance by what they lack after few steps"),
+      IntegerOrAuto<kFreeze, C::Adam::kAuto, &C::adam, &C::Adam::freeze>(
           "adam.freeze",
-          "steps of exact Adam before the variance is frozen; onebit_adam needs it: 15 to 25 % of all steps"),
+          "steps of exact Adam before the variance is frozen; auto: until the variance has settled"),
+      Integer<kSteps, &C::adam, &C::Adam::lr_warmup_steps>(
+          "adam.lr_warmup_steps", "steps of the job's learning-rate warm-up, in which auto does not freeze"),
       Number<kNotNegative, &C::adam, &C::Adam::variance_floor>(
           "adam.variance_floor", "least variance at the freeze, as a fraction of the tensor's mean variance"),
 

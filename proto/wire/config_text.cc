@@ -49,8 +49,8 @@ constexpr absl::string_view kRules = R"(
 - `method: dgc` always uses the codec `topk`, with `dgc.density`, and `method: onebit_adam` always
   `onebit`: a `compressor` that says something else is an error, and so are `error_feedback: false` and
   `reduce: sum`.
-- `method: onebit_adam` needs `adam.freeze`: the number of steps of exact Adam before the variance is
-  frozen. 15 to 25 % of all steps is good.
+- `adam.freeze: auto` needs `adam.lr_warmup_steps` when the job warms its learning rate up; as a number,
+  15 to 25 % of all steps is good for `adam.freeze`.
 - `topk.warmup_steps` above 0 needs a `topk.warmup_density` that is not empty, and `dgc.warmup_steps` a
   `dgc.warmup_density`. Each method reads its own.
 - `rank` needs `world_size`, and must be below it.

@@ -248,6 +248,11 @@ terse_status_t terse_tensor_register(terse_group_t* group, const char* name, ter
   });
 }
 
+terse_status_t terse_tensor_set_mask(terse_group_t* group, terse_tensor_t tensor, const uint8_t* mask) {
+  return OnGroup(group,
+                 [&](Engine& engine) { return ToC(engine.SetMask(static_cast<uint32_t>(tensor), mask)); });
+}
+
 terse_status_t terse_allreduce(terse_group_t* group, terse_tensor_t tensor, const void* send, void* recv) {
   return terse_allreduce_many(group, 1, &tensor, &send, &recv);
 }
@@ -330,6 +335,10 @@ terse_status_t terse_optimizer_step(terse_group_t* group, int32_t n, const terse
 
 terse_status_t terse_group_set_loss_scale(terse_group_t* group, double scale) {
   return OnGroup(group, [&](Engine& engine) { return ToC(engine.SetLossScale(scale)); });
+}
+
+terse_status_t terse_group_set_global_batch(terse_group_t* group, int64_t samples) {
+  return OnGroup(group, [&](Engine& engine) { return ToC(engine.SetGlobalBatch(samples)); });
 }
 
 terse_status_t terse_group_report(terse_group_t* group, char** json) {

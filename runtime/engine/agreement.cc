@@ -11,6 +11,8 @@ namespace terse::engine {
 namespace {
 
 constexpr uint32_t kMagic = 0x41525254;  // "TRRA"
+constexpr uint32_t kTesting = 1;
+constexpr uint32_t kFreeze = 2;
 constexpr size_t kFixedBytes = 48;
 constexpr size_t kMostSubmitted = 8192;  // bytes of the bit set: 65,536 tensors
 constexpr size_t kMostDescription = size_t{1} << 20;
@@ -26,7 +28,7 @@ std::vector<std::byte> Encode(const Announcement& a) {
   writer.Put(a.table_hash);
   writer.Put(a.value);
   writer.Put(a.tensor_count);
-  writer.Put(static_cast<uint32_t>(a.testing));
+  writer.Put((a.testing ? kTesting : 0) | (a.freeze ? kFreeze : 0));
   writer.PutBytes(a.submitted);
   return bytes;
 }
@@ -41,7 +43,9 @@ absl::StatusOr<Announcement> Decode(wire::Bytes bytes) {
   a.table_hash = reader.Get<uint64_t>();
   a.value = reader.Get<uint64_t>();
   a.tensor_count = reader.Get<uint32_t>();
-  a.testing = reader.Get<uint32_t>() != 0;
+  const auto flags = reader.Get<uint32_t>();
+  a.testing = (flags & kTesting) != 0;
+  a.freeze = (flags & kFreeze) != 0;
   if (!reader.ok() || magic != kMagic) {
     return absl::DataLossError("a message that is no announcement came where one was due");
   }

@@ -39,8 +39,9 @@ struct Announcement {
   uint64_t step = 0;
   uint64_t ordinal = 0;  // number of the agreement: a lost or doubled round cannot go unnoticed
   uint32_t tensor_count = 0;
-  uint64_t table_hash = 0;           // configuration (kConfigure) or tensor table
+  uint64_t table_hash = 0;           // configuration (kConfigure) or tensor table, masks, global batch
   uint64_t value = 0;                // bits of a double: kStep: applied; kSettle: the loss scale
+  bool freeze = false;               // kStep: this rank finds the variance settled. Rank 0's counts
   bool testing = false;              // kSettle: this rank does not wait for anything. Not compared
   std::vector<std::byte> submitted;  // kSettle: bit i set: tensor i is submitted. Not compared
 };

@@ -85,6 +85,8 @@ class BatchRunner {
   absl::Span<float> ResultSpan(const Item& item, Buffer<float>* staging);
   // Method and codec, into shards whose `out` are set; keeps what was sent for ResolvePending.
   absl::Status Encode(const BatchContext& context, Item* item, absl::Span<Shard> shards);
+  // `result` (ResultSpan's) -> recv, in the job's type, with zeros where the mask leaves elements out.
+  void StageOut(const BatchContext& context, const Item& item, absl::Span<const float> result);
   RandomKey RandomOf(const Tensor& tensor, uint32_t stage) const;
   void Finish(const BatchContext& context, Item* item, absl::Span<float> result);
   void CountCall(const Item& item);

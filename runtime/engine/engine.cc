@@ -24,9 +24,16 @@ uint64_t HashOf(std::string_view text, uint64_t hash) {
   return wire::Fnv1a(absl::MakeSpan(reinterpret_cast<const std::byte*>(text.data()), text.size()), hash);
 }
 
+// Nothing for a tensor without a mask.
+std::string MaskText(const Tensor& tensor) {
+  const Mask& mask = tensor.next_mask;
+  if (mask.all()) return "";
+  return absl::StrCat(" with mask ", absl::Hex(mask.hash()), " (", mask.kept(), " elements take part)");
+}
+
 std::string TableLine(const Tensor& tensor) {
   return absl::StrCat("tensor ", tensor.id, ": '", tensor.name, "' ", wire::View(wire::Name(tensor.dtype)),
-                      " [", absl::StrJoin(tensor.shape, ", "), "]");
+                      " [", absl::StrJoin(tensor.shape, ", "), "]", MaskText(tensor));
 }
 
 // MPI cannot withdraw a send whose receiver is gone: it may read its buffer as long as the job uses MPI. So
@@ -46,7 +53,9 @@ Engine::Engine(const wire::Config& config, std::unique_ptr<transport::Group> gro
       patience_(std::chrono::seconds(config.transport.timeout_s)),
       agreement_(std::make_unique<Agreement>(group_.get(), patience_)),
       runner_(std::make_unique<BatchRunner>(config_, group_.get(), patience_)),
-      table_hash_(HashOf(wire::AgreedText(config), HashOf("terse 1", 0xcbf29ce484222325u))) {}
+      table_hash_(HashOf(wire::AgreedText(config), HashOf("terse 1", 0xcbf29ce484222325u))) {
+  if (config_.method == wire::Method::kOneBitAdam) freeze_ = std::make_unique<VarianceFreeze>(config_.adam);
+}
 
 Engine::~Engine() {
   if (broken_.ok()) return;
@@ -91,15 +100,23 @@ absl::StatusOr<uint32_t> Engine::Register(std::string_view name, wire::DType dty
     }
     tensor->elements *= static_cast<size_t>(extent);
   }
-  const wire::PlanRow row =
-      policy::StaticRow(config_, size(), {tensor->id, tensor->name, dtype, tensor->elements});
+  const policy::TensorInfo info{tensor->id, tensor->name, dtype, tensor->elements};
+  const wire::PlanRow row = policy::StaticRow(config_, size(), info);
   if (absl::Status status = CheckRow(*tensor, row); !status.ok()) return status;
+  tensor->job_elements = tensor->elements;
+  tensor->one_rank = size() == 1 && policy::StaticRow(config_, 2, info).codec != wire::Codec::kNone;
   tensor->SetRow(row);
-  tensor->method = MakeTensorMethod(config_, tensor->Facts());
+  tensor->method = MakeMethod(*tensor);
   table_hash_ = HashOf(TableLine(*tensor), table_hash_);
   by_name_.emplace(tensor->name, tensor->id);
   tensors_.push_back(std::move(tensor));
   return tensors_.back()->id;
+}
+
+std::unique_ptr<TensorMethod> Engine::MakeMethod(const Tensor& tensor) const {
+  auto method = MakeTensorMethod(config_, tensor.Facts());
+  if (freeze_ != nullptr && freeze_->frozen()) method->Freeze(freeze_->state().warmup_steps);
+  return method;
 }
 
 std::string Engine::NameOf(uint32_t tensor) const {
@@ -138,9 +155,9 @@ absl::Status Engine::CheckBuffers(absl::Span<const Call> calls) const {
     const Tensor& tensor = *tensors_[call.tensor];
     const auto recv = reinterpret_cast<uintptr_t>(call.recv);
     const auto send = reinterpret_cast<uintptr_t>(call.send);
-    const size_t size = wire::DTypeSize(tensor.dtype) * tensor.elements;
+    const size_t size = wire::DTypeSize(tensor.dtype) * tensor.job_elements;
     ranges.push_back(
-        {recv, recv + (call.float_result ? sizeof(float) * tensor.elements : size), true, call.tensor});
+        {recv, recv + (call.float_result ? sizeof(float) * tensor.job_elements : size), true, call.tensor});
     if (call.send != nullptr && send != recv) ranges.push_back({send, send + size, false, call.tensor});
   };
   for (const Call& call : calls) add(call);
@@ -173,7 +190,7 @@ Announcement Engine::Announce(Intent intent, double value) const {
   mine.intent = intent;
   mine.step = step_;
   mine.tensor_count = static_cast<uint32_t>(tensors_.size());
-  mine.table_hash = table_hash_ ^ plan_hash_;
+  mine.table_hash = HashOf(absl::StrCat(masks_hash_, " ", next_global_batch_), table_hash_ ^ plan_hash_);
   mine.value = std::bit_cast<uint64_t>(value);
   return mine;
 }
@@ -190,7 +207,9 @@ std::string Engine::Describe(std::string_view doing) const {
   std::string text;
   for (const std::unique_ptr<Tensor>& tensor : tensors_) absl::StrAppend(&text, TableLine(*tensor), "\n");
   text += PlanText();
-  absl::StrAppend(&text, "step: ", step_, "\nloss scale: ", loss_scale_, "\ncall: ", wire::View(doing));
+  absl::StrAppend(&text, "step: ", step_, "\nloss scale: ", loss_scale_,
+                  "\nglobal batch: ", next_global_batch_ == 0 ? "not set" : absl::StrCat(next_global_batch_),
+                  "\ncall: ", wire::View(doing));
   for (const auto& [id, call] : outstanding_) absl::StrAppend(&text, "\nexchange of ", NameOf(id));
   return text;
 }
@@ -290,6 +309,7 @@ absl::Status Engine::FinishSettling(std::string_view doing) {
     }
     for (size_t i = 0; i < common.size(); ++i) common[i] &= a.submitted[i];
   }
+  ApplySettings();
   std::vector<Call> calls;
   for (const auto& [id, call] : outstanding_) {
     if ((common[id / 8] >> (id % 8) & std::byte{1}) != std::byte{0}) calls.push_back(call);
@@ -325,13 +345,25 @@ absl::Status Engine::Step(double applied) {
   }
   const std::string doing = absl::StrCat("terse_step(applied = ", applied, ")");
   if (absl::Status status = SettleAll(doing); !status.ok()) return status;
+  Announcement mine = Announce(Intent::kStep, applied);
+  const bool warms_up = freeze_ != nullptr && !freeze_->frozen();
+  const double norm = warms_up ? VarianceNorm() : 0.0;
+  mine.freeze = warms_up && freeze_->Settled(norm);
   const absl::StatusOr<Announcements> all =
-      agreement_->Agree(Announce(Intent::kStep, applied), [&] { return Describe(doing); });
+      agreement_->Agree(std::move(mine), [&] { return Describe(doing); });
   if (!all.ok()) return Note(all.status());
   for (const std::unique_ptr<Tensor>& tensor : tensors_) {
     if (absl::Status status = Note(ResolvePending(tensor.get(), applied)); !status.ok()) return status;
   }
   ++(applied > 0.0 ? step_ : skipped_);
+  // Rank 0 decides, so that all ranks freeze after the same step even where a transport's sums, against its
+  // contract, differ in a last bit between ranks.
+  if (applied > 0.0 && warms_up && freeze_->Advance(norm, all->front().freeze, step_)) {
+    for (const std::unique_ptr<Tensor>& tensor : tensors_) {
+      tensor->method->Freeze(freeze_->state().warmup_steps);
+    }
+  }
+  ApplySettings();
   return absl::OkStatus();
 }
 
@@ -343,10 +375,10 @@ absl::StatusOr<bool> Engine::OptimizerStep(absl::Span<const Call> gradients,
   for (size_t i = 0; i < calls.size(); ++i) {
     if (calls[i].tensor >= tensors_.size()) return CheckCall(calls[i]);
     Tensor& tensor = *tensors_[calls[i].tensor];
-    if (parameters[i] == nullptr && tensor.elements > 0) {
+    if (parameters[i] == nullptr && tensor.job_elements > 0) {
       return absl::InvalidArgumentError(absl::StrCat(NameOf(tensor.id), ": its parameter is NULL"));
     }
-    calls[i].recv = tensor.result.Get(tensor.elements).data();
+    calls[i].recv = tensor.result.Get(tensor.job_elements).data();
     calls[i].float_result = true;
   }
   if (absl::Status status = Allreduce(calls); !status.ok()) return status;
@@ -356,24 +388,13 @@ absl::StatusOr<bool> Engine::OptimizerStep(absl::Span<const Call> gradients,
   }
   for (size_t i = 0; finite && i < calls.size(); ++i) {
     Tensor& tensor = *tensors_[calls[i].tensor];
-    if (tensor.elements == 0) continue;
-    if (tensor.update == nullptr) tensor.update = MakeParameterUpdate(config_, tensor.elements);
-    tensor.update->Apply(tensor.result.Get(tensor.elements), learning_rate, {parameters[i], tensor.elements});
+    if (tensor.job_elements == 0) continue;
+    if (tensor.update == nullptr) tensor.update = MakeParameterUpdate(config_, tensor.job_elements);
+    tensor.update->Apply(tensor.result.Get(tensor.job_elements), learning_rate,
+                         {parameters[i], tensor.job_elements});
   }
   if (absl::Status status = Step(finite ? 1.0 : 0.0); !status.ok()) return status;
   return finite;
-}
-
-absl::Status Engine::SetLossScale(double scale) {
-  if (!(scale > 0.0) || !std::isfinite(scale)) {
-    return absl::InvalidArgumentError(absl::StrCat("loss scale ", scale, " is not a positive finite number"));
-  }
-  if (!outstanding_.empty()) {
-    return absl::FailedPreconditionError(
-        "requests are outstanding; wait for them before the loss scale changes");
-  }
-  loss_scale_ = scale;
-  return absl::OkStatus();
 }
 
 absl::Status Engine::Close() {

@@ -25,6 +25,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "compressors/methods/variance_freeze.h"
 #include "proto/wire/config.h"
 #include "proto/wire/plan.h"
 #include "runtime/engine/agreement.h"
@@ -68,6 +69,12 @@ class Engine {
 
   absl::Status SetLossScale(double scale);
 
+  // What the ranks must set alike before their next collective call, and what takes effect in it, once they
+  // turn out to have (else ABORTED, and nothing has changed). Between steps; local.
+  absl::Status SetGlobalBatch(int64_t samples);
+  // flags: one byte an element, 0: left out; null: none is.
+  absl::Status SetMask(uint32_t tensor, const uint8_t* flags);
+
   // Goes over to another plan, of a higher version, for the step under way: nothing of it may have been
   // exchanged. What waits in residuals goes along, or drains if the tensor goes dense; server errors move
   // into their owner's residual. Local, but to be called by all ranks with the same plan at the same step:
@@ -94,6 +101,17 @@ class Engine {
   absl::Status Switch(const wire::PlanRow& row, Tensor* tensor);
   // Remembers a failure that leaves the group unusable; passes `status` on.
   absl::Status Note(absl::Status status);
+
+  // Of one tensor, by its plan row and its elements.
+  std::unique_ptr<TensorMethod> MakeMethod(const Tensor& tensor) const;
+  // Puts masks and the global batch in force that all ranks have been found to have set alike.
+  void ApplySettings();
+  void ApplyMask(Tensor* tensor);
+  void Unfreeze();
+  // The owner's error of the second compression moves into its residual.
+  void FoldServerError(Tensor* tensor);
+  // The variance after the step that is ending, if it is applied.
+  double VarianceNorm() const;
 
   Announcement Announce(Intent intent, double value) const;
   // This rank's situation, one fact a line; `doing` names the public call it is in.
@@ -123,8 +141,12 @@ class Engine {
   uint32_t plan_version_ = 0;  // 0: what StaticRow gave at registration
   uint64_t plan_hash_ = 0;     // of an adopted plan
   double loss_scale_ = 1.0;
-  uint64_t step_ = 0;     // applied steps
-  uint64_t skipped_ = 0;  // steps ended with applied == 0
+  int64_t global_batch_ = 0;                // in force; 0: never set
+  int64_t next_global_batch_ = 0;           // what the job asked for last
+  uint64_t masks_hash_ = 0;                 // of all next_mask
+  std::unique_ptr<VarianceFreeze> freeze_;  // onebit_adam only
+  uint64_t step_ = 0;                       // applied steps
+  uint64_t skipped_ = 0;                    // steps ended with applied == 0
 };
 
 }  // namespace terse::engine

@@ -95,26 +95,31 @@ absl::Status Engine::Adopt(const wire::Plan& plan) {
 
 absl::Status Engine::Switch(const wire::PlanRow& row, Tensor* tensor) {
   if (absl::Status status = ResolvePending(tensor, 1.0); !status.ok()) return status;
-  const absl::Span<float> residual = tensor->method->residual();
-  tensor->codec->Materialize(tensor->row.params, absl::MakeSpan(tensor->worker_state), residual);
-  // The owner's error is in units of the result. As part of the owner's residual it will be weighted once
-  // more, and no longer depends on how shards are cut.
-  const absl::Span<float> server = absl::MakeSpan(tensor->server_residual);
-  if (!server.empty()) {
-    const Shard own = tensor->ShardOf(tensor->row.params, rank(), size());
-    tensor->codec->Materialize(tensor->row.params, absl::MakeSpan(tensor->server_state), server);
-    const float unit = config_.reduce == wire::Reduce::kMean ? static_cast<float>(size()) : 1.0f;
-    constexpr float kMost = std::numeric_limits<float>::max();
-    for (size_t i = 0; i < server.size(); ++i) {
-      float& r = residual[own.begin + i];
-      r = std::clamp(r + unit * server[i], -kMost, kMost);
-    }
-  }
-  tensor->server_residual.clear();
+  tensor->codec->Materialize(tensor->row.params, absl::MakeSpan(tensor->worker_state),
+                             tensor->method->residual());
+  FoldServerError(tensor);
   tensor->worker_state.clear();
   tensor->server_state.clear();
   tensor->SetRow(row);
+  if (freeze_ != nullptr && freeze_->frozen()) tensor->method->Freeze(freeze_->state().warmup_steps);
   return absl::OkStatus();
+}
+
+// The owner's error is in units of the result. As part of the owner's residual it will be weighted once
+// more, and no longer depends on how shards are cut.
+void Engine::FoldServerError(Tensor* tensor) {
+  const absl::Span<float> server = absl::MakeSpan(tensor->server_residual);
+  if (server.empty()) return;
+  const absl::Span<float> residual = tensor->method->residual();
+  const Shard own = tensor->ShardOf(tensor->row.params, rank(), size());
+  tensor->codec->Materialize(tensor->row.params, absl::MakeSpan(tensor->server_state), server);
+  const float unit = config_.reduce == wire::Reduce::kMean ? static_cast<float>(size()) : 1.0f;
+  constexpr float kMost = std::numeric_limits<float>::max();
+  for (size_t i = 0; i < server.size(); ++i) {
+    float& r = residual[own.begin + i];
+    r = std::clamp(r + unit * server[i], -kMost, kMost);
+  }
+  tensor->server_residual.clear();
 }
 
 }  // namespace terse::engine

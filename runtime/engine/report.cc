@@ -31,7 +31,7 @@ std::string Engine::Report() const {
     add(&total, tensor->stats);
     if (tensor->row.codec != wire::Codec::kNone) add(&compressed, tensor->stats);
     Json row{{"name", tensor->name},
-             {"elements", tensor->elements},
+             {"elements", tensor->job_elements},
              {"dtype", wire::Name(tensor->dtype)},
              {"codec", wire::Name(tensor->row.codec)},
              {"exchange", wire::Name(tensor->row.exchange)},
@@ -49,6 +49,12 @@ std::string Engine::Report() const {
               {"steps", step_},
               {"skipped_steps", skipped_},
               {"wire_bytes", group_->bytes_sent()}};
+  if (freeze_ != nullptr) {
+    const VarianceFreeze::State& state = freeze_->state();
+    report["variance"] = {{"frozen", state.frozen},
+                          {"frozen_at_step", state.frozen ? Json(state.frozen_at) : Json()},
+                          {"warmup_steps", state.warmup_steps}};
+  }
   report.update(counters(total));
   report["compressed_tensors"] = counters(compressed);
   report["tensors"] = std::move(tensors);

@@ -19,6 +19,7 @@
 #include "proto/wire/plan.h"
 #include "runtime/engine/buffer.h"
 #include "runtime/engine/convert.h"
+#include "runtime/engine/mask.h"
 
 namespace terse::engine {
 
@@ -38,7 +39,10 @@ struct Tensor {
   std::string name;
   wire::DType dtype = wire::DType::kFloat32;
   std::vector<int64_t> shape;
-  size_t elements = 0;
+  size_t job_elements = 0;  // of the job's buffers
+  size_t elements = 0;      // of exchange and memory: those that the mask lets take part
+  Mask mask;
+  Mask next_mask;  // what the job asked for last, in force once all ranks turn out to have
 
   wire::PlanRow row;                  // by SetRow
   const Compressor* codec = nullptr;  // of the row
@@ -62,6 +66,7 @@ struct Tensor {
     std::vector<float> server_before;  // server_residual as it was before the exchange
   } pending;
 
+  bool one_rank = false;        // dense only because there is no other rank
   bool last_finite = true;      // the last result was finite
   bool was_compressed = false;  // by this plan or an earlier one: a residual may wait, on some rank
   uint64_t applied = 0;         // exchanges whose step was applied
@@ -73,8 +78,10 @@ struct Tensor {
 
   // What the method is told.
   TensorFacts Facts() const {
-    return {
-        .elements = elements, .dense = row.codec == wire::Codec::kNone, .error_feedback = row.error_feedback};
+    return {.elements = elements,
+            .dense = row.codec == wire::Codec::kNone,
+            .error_feedback = row.error_feedback,
+            .one_rank = one_rank};
   }
 
   // The elements of rank r's shard in a scatter-reduce exchange over `size` ranks.

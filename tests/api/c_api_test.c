@@ -67,6 +67,8 @@ int main(void) {
   }
   EXPECT(done == 1);
   EXPECT(terse_group_set_loss_scale(group, 128.0) == TERSE_OK);
+  EXPECT(terse_group_set_global_batch(group, 32) == TERSE_OK);
+  EXPECT(terse_group_set_global_batch(group, -1) == TERSE_INVALID_ARGUMENT);
   results[0] = parameters;
   EXPECT(terse_optimizer_step(group, 1, &tensor, sends, results, 0.1, &number) == TERSE_OK);
   EXPECT(number == 1 && parameters[0] > 1.0f && parameters[63] < 1.0f);

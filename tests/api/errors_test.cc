@@ -66,7 +66,7 @@ INSTANTIATE_TEST_SUITE_P(
         WrongConfig{"section_as_value", "topk: 0.1", {"topk"}},
         WrongConfig{"value_as_section", "compressor: {name: topk}", {"compressor"}},
         WrongConfig{"no_yaml", "compressor: [", {}},
-        WrongConfig{"missing_freeze", "method: onebit_adam\ncompressor: onebit", {"adam.freeze"}},
+        WrongConfig{"freeze_at_once", "method: onebit_adam\nadam: {freeze: 0}", {"adam.freeze", "auto", "1"}},
         WrongConfig{"unknown_transport", "method: nothing", {"method", "nothing", "dgc"}}),
     [](const auto& instance) { return instance.param.name; });
 
@@ -156,6 +156,8 @@ TEST(Arguments, NullIsRefusedEverywhere) {
         terse_optimizer_step(group, 1, &tensor, nullptr, recv, 0.1, &number),
         terse_optimizer_step(group, 1, &tensor, send, nullptr, 0.1, &number),
         terse_group_set_loss_scale(nullptr, 1),
+        terse_group_set_global_batch(nullptr, 1),
+        terse_tensor_set_mask(nullptr, 0, nullptr),
         terse_group_report(nullptr, &text),
         terse_group_report(group, nullptr),
         terse_config_show("", 0, nullptr),

@@ -6,6 +6,7 @@
 
 #include <cmath>
 #include <limits>
+#include <nlohmann/json.hpp>
 
 #include "tests/api/ranks.h"
 
@@ -110,6 +111,69 @@ TEST(OneBitAdam, RanksStayEqualAfterTheFreeze) {
     for (int rank = 1; rank < kSize; ++rank) EXPECT_TRUE(SameBits(step[0], step[rank]));
     for (const float value : step[0]) ASSERT_TRUE(std::isfinite(value));
   }
+}
+
+// w <- w - rate (m / (sqrt(v) + eps) + lambda w), in the whole step that the optimizer of terse.hpp does.
+TEST(OneBitAdam, WeightDecayIsDecoupled) {
+  const std::string yaml =
+      "method: onebit_adam\nadam: {freeze: 20, weight_decay: 0.25}\n" + std::string(kAll);
+  RunRanksOk(kSize, yaml, [](Group& group, int rank) {
+    OneBitAdam optimizer(&group, {{"weight", {static_cast<int64_t>(kN)}}});
+    std::vector<double> m(kN);
+    std::vector<double> v(kN);
+    std::vector<double> want(kN, 1);
+    Vector w(kN, 1);
+    for (int step = 0; step < 20; ++step) {
+      EXPECT_TRUE(optimizer.Step({Noise(kN, rank, step).data()}, {w.data()}, 0.01));
+      const std::vector<double> mean = MeanNoise(step);
+      for (size_t i = 0; i < kN; ++i) {
+        m[i] = 0.9 * m[i] + 0.1 * mean[i];
+        v[i] = 0.999 * v[i] + 0.001 * mean[i] * mean[i];
+        want[i] -= 0.01 * (m[i] / (std::sqrt(v[i]) + 1e-8) + 0.25 * want[i]);
+      }
+      EXPECT_LE(RelativeError(w, want), 1e-5) << "step " << step;
+    }
+  });
+}
+
+TEST(OneBitAdam, FreezesByItselfUnlessToldWhen) {
+  const std::string yaml =
+      "method: onebit_adam\nadam: {beta2: 0.9, lr_warmup_steps: 25}\n" + std::string(kAll);
+  RunRanksOk(kSize, yaml, [](Group& group, int rank) {
+    const TensorId tensor = group.Register("weight", {static_cast<int64_t>(kN)});
+    Vector out(kN);
+    for (int step = 0; step < 60; ++step) {
+      // The same magnitudes in every step: settled from the beginning.
+      Vector gradient = Noise(kN, rank, 0);
+      for (float& value : gradient) value *= step % 2 == 0 ? 1.0f : -1.0f;
+      group.Allreduce(tensor, gradient.data(), out.data());
+      group.Step();
+      const nlohmann::json variance = nlohmann::json::parse(group.Report()).at("variance");
+      EXPECT_EQ(variance.at("frozen"), step >= 25) << step;
+      EXPECT_EQ(variance.at("warmup_steps"), std::min(step + 1, 26));
+    }
+  });
+}
+
+TEST(OneBitAdam, MaskAndGlobalBatch) {
+  RunRanksOk(kSize, OneBitAdamYaml(5), [](Group& group, int rank) {
+    const TensorId tensor = group.Register("weight", {static_cast<int64_t>(kN)});
+    group.SetGlobalBatch(256);
+    std::vector<uint8_t> mask(kN, 1);
+    mask[3] = 0;
+    group.SetMask(tensor, mask);
+    Vector out(kN);
+    for (int step = 0; step < 20; ++step) {
+      if (step == 10) group.SetGlobalBatch(512);
+      if (step == 15) group.SetMask(tensor, {});
+      group.Allreduce(tensor, Noise(kN, rank, step).data(), out.data());
+      group.Step();
+      EXPECT_EQ(out[3] == 0, step < 15);
+      EXPECT_NE(out[4], 0);
+      const bool frozen = nlohmann::json::parse(group.Report()).at("variance").at("frozen");
+      EXPECT_EQ(frozen, (step >= 4 && step < 10) || step >= 15) << step;
+    }
+  });
 }
 
 // Minimizes |w - target|^2 where every rank sees the target with noise.

@@ -148,18 +148,20 @@ TEST(Bench, TakesAnyConfiguration) {
   const Result result =
       Terse("bench --ranks 3 --elements 10K --repeat 1 --warmup 0 --json --config " + file.string() +
             " --case 'eight bit: reduce=sum' --case 'two bit: quantize.bits=2'"
-            " --case 'adam: method=onebit_adam,compressor=onebit,adam.freeze=3'");
+            " --case 'adam: method=onebit_adam,compressor=onebit,adam.freeze=3'"
+            " --case 'frozen by itself: method=onebit_adam,compressor=onebit'");
   std::filesystem::remove(file);
   ASSERT_EQ(result.code, 0) << result.err;
   const nlohmann::json json = nlohmann::json::parse(result.out);
   EXPECT_EQ(json.at("world_size"), 3);
   const nlohmann::json& rows = json.at("results");
-  ASSERT_EQ(rows.size(), 3u);
+  ASSERT_EQ(rows.size(), 4u);
   EXPECT_NEAR(rows[0].at("ratio"), 4, 0.3);
   EXPECT_LT(rows[0].at("relative_error"), 0.1);
   EXPECT_GT(rows[1].at("ratio"), 12);
   // The one repetition that counts comes after the freeze.
   EXPECT_GT(rows[2].at("ratio"), 20);
+  EXPECT_GT(rows[3].at("ratio"), 20);
 }
 
 TEST(Bench, SaysWhatWentDense) {

@@ -1,99 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // One tensor on several simulated ranks: calls each rank's method in the order of
-// compressors/methods/method.h, with codecs so plain that what they do can be seen at a glance.
+// compressors/methods/method.h.
 #ifndef TERSE_TESTS_METHODS_SIMULATION_H_
 #define TERSE_TESTS_METHODS_SIMULATION_H_
 
 #include <algorithm>
-#include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <functional>
+#include <map>
 #include <memory>
-#include <numeric>
-#include <random>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "absl/types/span.h"
 #include "compressors/methods/method.h"
+#include "compressors/methods/variance_freeze.h"
+#include "tests/methods/codecs.h"
 
 namespace terse {
-
-using Vector = std::vector<float>;
-
-// What one rank sent: its decoded values, and their positions where the codec selects.
-struct Payload {
-  Vector decoded;
-  std::vector<uint32_t> sent;
-  bool selects = false;
-};
-
-// Encodes c = input + residual and leaves residual = c - decoded.
-using TestCodec = std::function<Payload(absl::Span<const float> input, absl::Span<float> residual)>;
-
-inline Vector Compensate(absl::Span<const float> input, absl::Span<const float> residual) {
-  Vector c(input.begin(), input.end());
-  for (size_t i = 0; i < residual.size(); ++i) c[i] += residual[i];
-  return c;
-}
-
-// Sends exactly k elements of largest magnitude; of equal ones the first.
-inline TestCodec TopK(size_t k) {
-  return [k](absl::Span<const float> input, absl::Span<float> residual) {
-    const Vector c = Compensate(input, residual);
-    std::vector<uint32_t> order(c.size());
-    std::iota(order.begin(), order.end(), 0u);
-    std::stable_sort(order.begin(), order.end(),
-                     [&](uint32_t a, uint32_t b) { return std::fabs(c[a]) > std::fabs(c[b]); });
-    order.resize(std::min(k, c.size()));
-    std::sort(order.begin(), order.end());
-    Payload payload{Vector(c.size()), order, true};
-    std::copy(c.begin(), c.end(), residual.begin());
-    for (const uint32_t i : order) {
-      payload.decoded[i] = c[i];
-      residual[i] = 0;
-    }
-    return payload;
-  };
-}
-
-// The root mean square, and each element's sign times it; sgn(0) = +1.
-inline float L2Scale(absl::Span<const float> values) {
-  double sum = 0;
-  for (const float value : values) sum += static_cast<double>(value) * value;
-  return values.empty() ? 0.0f : static_cast<float>(std::sqrt(sum / static_cast<double>(values.size())));
-}
-inline Vector OneBitOf(absl::Span<const float> values) {
-  const float scale = L2Scale(values);
-  Vector out;
-  for (const float value : values) out.push_back(value >= 0 ? scale : -scale);
-  return out;
-}
-inline TestCodec OneBit() {
-  return [](absl::Span<const float> input, absl::Span<float> residual) {
-    const Vector c = Compensate(input, residual);
-    Payload payload{OneBitOf(c), {}, false};
-    for (size_t i = 0; i < residual.size(); ++i) residual[i] = c[i] - payload.decoded[i];
-    return payload;
-  };
-}
-
-// Sends everything as it is: what an exchange without loss would be.
-inline TestCodec Lossless() {
-  return [](absl::Span<const float> input, absl::Span<float> residual) {
-    Payload payload{Compensate(input, residual), {}, false};
-    std::fill(residual.begin(), residual.end(), 0.0f);
-    return payload;
-  };
-}
 
 class SimulatedRanks {
  public:
   SimulatedRanks(const wire::Config& config, const TensorFacts& tensor, size_t world_size)
-      : elements_(tensor.elements) {
+      : elements_(tensor.elements), freeze_(config.adam) {
     for (size_t rank = 0; rank < world_size; ++rank) {
       methods_.push_back(MakeTensorMethod(config, tensor));
     }
@@ -101,7 +32,10 @@ class SimulatedRanks {
 
   // The second compression of a scatter-reduce-all-gather: `world_size` chunks, each 1 bit an element with
   // a scale and a server error of its own.
-  void UseServer() { server_error_.assign(elements_, 0.0f); }
+  void UseServer(const OneBitRule& rule = {}) {
+    server_rule_ = rule;
+    server_error_.assign(elements_, 0.0f);
+  }
 
   // An exact mean, added in rank order.
   void ExchangeDense(const std::vector<Vector>& gradients) { Exchange(gradients, nullptr); }
@@ -111,6 +45,8 @@ class SimulatedRanks {
 
   // Ends the step, as terse_step(applied).
   void Step(double applied) {
+    const double norm = methods_[0]->VarianceNorm();
+    const bool settled = freeze_.Settled(norm);
     for (size_t rank = 0; rank < methods_.size(); ++rank) {
       TensorMethod& method = *methods_[rank];
       const auto fraction = static_cast<float>(method.ReturnFraction(applied));
@@ -121,6 +57,26 @@ class SimulatedRanks {
       method.Resolve(applied);
     }
     if (applied <= 0) server_error_ = old_server_error_;
+    if (applied > 0 && freeze_.Advance(norm, settled, ++steps_)) {
+      for (auto& method : methods_) method->Freeze(freeze_.state().warmup_steps);
+    }
+  }
+
+  // As a change of the global batch: the owners' errors go where the engine puts them.
+  void Unfreeze() {
+    const size_t chunk = elements_ / methods_.size();
+    for (size_t i = 0; i < server_error_.size(); ++i) {
+      const absl::Span<float> residual = methods_[i / chunk]->residual();
+      if (!residual.empty()) residual[i] += static_cast<float>(methods_.size()) * server_error_[i];
+      server_error_[i] = 0;
+    }
+    for (auto& method : methods_) method->Unfreeze();
+    freeze_.Restart();
+  }
+
+  // Goes the way that the method wants.
+  void Exchange(const std::vector<Vector>& gradients, const TestCodec& codec) {
+    Exchange(gradients, methods_[0]->WantsDense(steps_) ? nullptr : &codec);
   }
 
   // The state called `name` of one rank; empty when there is none.
@@ -147,6 +103,29 @@ class SimulatedRanks {
   }
 
   TensorMethod& method(size_t rank) { return *methods_[rank]; }
+  VarianceFreeze& freeze() { return freeze_; }
+
+  // Everything that a saved job would hold, between Step and Exchange.
+  void CopyStateFrom(SimulatedRanks& from) {
+    for (size_t rank = 0; rank < methods_.size(); ++rank) {
+      std::map<std::string, Vector, std::less<>> vectors;
+      std::map<std::string, uint64_t, std::less<>> counters;
+      from.method(rank).VisitState([&](std::string_view name, absl::Span<float> values) {
+        vectors[std::string(name)].assign(values.begin(), values.end());
+      });
+      from.method(rank).VisitCounters(
+          [&](std::string_view name, uint64_t* value) { counters[std::string(name)] = *value; });
+      methods_[rank]->VisitState([&](std::string_view name, absl::Span<float> values) {
+        const Vector& saved = vectors.find(name)->second;
+        std::copy(saved.begin(), saved.end(), values.begin());
+      });
+      methods_[rank]->VisitCounters(
+          [&](std::string_view name, uint64_t* value) { *value = counters.find(name)->second; });
+    }
+    freeze_.Restore(from.freeze_.state());
+    steps_ = from.steps_;
+    server_error_ = from.server_error_;
+  }
   const Vector& server_error() const { return server_error_; }
 
   // Of the last exchange.
@@ -195,7 +174,7 @@ class SimulatedRanks {
     for (size_t begin = 0; begin < elements_; begin += chunk) {
       const absl::Span<float> error = absl::MakeSpan(server_error_).subspan(begin, chunk);
       const Vector y = Compensate(absl::MakeSpan(reduced).subspan(begin, chunk), error);
-      const Vector q = OneBitOf(y);
+      const Vector q = OneBitOf(y, server_rule_);
       for (size_t i = 0; i < chunk; ++i) {
         error[i] = y[i] - q[i];
         reduced[begin + i] = q[i];
@@ -205,37 +184,11 @@ class SimulatedRanks {
 
   const size_t elements_;
   std::vector<std::unique_ptr<TensorMethod>> methods_;
+  VarianceFreeze freeze_;
+  uint64_t steps_ = 0;  // applied
+  OneBitRule server_rule_;
   Vector server_error_;  // all chunks one after the other; empty without a server
   Vector old_server_error_;
-};
-
-// Gradients of every rank, the same numbers in every run.
-class RandomGradients {
- public:
-  RandomGradients(size_t world_size, size_t elements, uint32_t seed)
-      : world_size_(world_size), elements_(elements), random_(seed) {}
-
-  float Uniform() { return static_cast<float>(random_() % 20001) / 10000.0f - 1.0f; }
-  std::vector<Vector> Next() {
-    std::vector<Vector> gradients(world_size_, Vector(elements_));
-    for (Vector& gradient : gradients) {
-      for (float& g : gradient) g = Uniform();
-    }
-    return gradients;
-  }
-  // Small integers: their sums, and halves and quarters of them, are exact in fp32.
-  std::vector<Vector> NextIntegers() {
-    std::vector<Vector> gradients(world_size_, Vector(elements_));
-    for (Vector& gradient : gradients) {
-      for (float& g : gradient) g = static_cast<float>(static_cast<int>(random_() % 17) - 8);
-    }
-    return gradients;
-  }
-
- private:
-  const size_t world_size_;
-  const size_t elements_;
-  std::mt19937 random_;
 };
 
 }  // namespace terse

@@ -55,7 +55,9 @@ const std::map<std::string, std::string>& OtherValues() {
       {"adam.beta2", "0.95"},
       {"adam.eps", "1e-06"},
       {"adam.weight_decay", "0.01"},
+      {"adam.bias_correction", "true"},
       {"adam.freeze", "20"},
+      {"adam.lr_warmup_steps", "7"},
       {"adam.variance_floor", "0"},
       {"transport.name", "inproc"},
       {"transport.timeout_s", "5"},
@@ -138,7 +140,9 @@ TEST(ConfigTable, Ranges) {
       {"adam.beta2", {"0", "0.9999"}, {"1"}},
       {"adam.eps", {"1e-300"}, {"0", "-1e-8"}},
       {"adam.variance_floor", {"0", "1"}, {"-0.01"}},
-      {"adam.freeze", {"0", "100000"}, {"-1", "auto"}},
+      {"adam.freeze", {"auto", "1", "100000"}, {"-1", "0", "Auto", "1.5", ""}},
+      {"adam.lr_warmup_steps", {"0", "1000"}, {"-1", "auto"}},
+      {"adam.bias_correction", {"true", "false"}, {"maybe"}},
       {"transport.name", {"mpi", "mpi_openmpi", "mpi_mpich", "inproc"}, {"nccl", "MPI", ""}},
       {"transport.timeout_s", {"1", "86400"}, {"0", "86401", "1.5"}},
       {"rank", {"-1", "0", "2147483646"}, {"-2", "2147483647"}},
@@ -238,7 +242,7 @@ TEST(Validate, Accepts) {
   EXPECT_TRUE(Validated({{"method", "dgc"}}).ok());
   EXPECT_TRUE(Validated({{"method", "dgc"}, {"compressor", "topk"}, {"dgc.warmup_steps", "10"}}).ok());
   EXPECT_TRUE(Validated({{"method", "dgc"}, {"dgc.warmup_density", "[]"}}).ok());
-  EXPECT_TRUE(Validated({{"method", "onebit_adam"}, {"adam.freeze", "1"}}).ok());
+  EXPECT_TRUE(Validated({{"method", "onebit_adam"}}).ok());
   EXPECT_TRUE(Validated({{"method", "onebit_adam"}, {"adam.freeze", "1"}, {"compressor", "onebit"}}).ok());
   EXPECT_TRUE(Validated({{"error_feedback", "false"}, {"reduce", "sum"}, {"compressor", "none"}}).ok());
   EXPECT_TRUE(Validated({{"rank", "0"}, {"world_size", "1"}}).ok());
@@ -246,8 +250,8 @@ TEST(Validate, Accepts) {
 }
 
 TEST(Validate, RefusesWhatDoesNotGoTogether) {
-  EXPECT_THAT(Message(Validated({{"method", "onebit_adam"}})),
-              AllOf(HasSubstr("adam.freeze"), HasSubstr("15 to 25 %")));
+  EXPECT_THAT(Message(Validated({{"method", "onebit_adam"}, {"adam.freeze", "0"}})),
+              AllOf(HasSubstr("adam.freeze"), HasSubstr("auto, or an integer, 1 to")));
   EXPECT_THAT(Message(Validated({{"method", "dgc"}, {"compressor", "quantize"}})),
               AllOf(HasSubstr("compressor: quantize"), HasSubstr("method: dgc"), HasSubstr("topk")));
   EXPECT_THAT(Message(Validated({{"method", "onebit_adam"}, {"adam.freeze", "9"}, {"compressor", "topk"}})),

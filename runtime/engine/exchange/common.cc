@@ -25,16 +25,20 @@ absl::Span<const float> BatchRunner::StageIn(const BatchContext& context, const 
     std::fill(zeros.begin(), zeros.end(), 0.0f);
     return zeros;
   }
-  if (tensor.dtype == wire::DType::kFloat32 && context.loss_scale == 1.0) {
+  const bool plain = tensor.dtype == wire::DType::kFloat32 && context.loss_scale == 1.0;
+  if (plain && tensor.mask.all()) {
     return {static_cast<const float*>(item.call->send), tensor.elements};
   }
-  const absl::Span<float> staged = staging->Get(tensor.elements);
-  ToFloat(tensor.dtype, item.call->send, 1.0 / context.loss_scale, staged);
-  return staged;
+  const absl::Span<float> staged = staging->Get(tensor.job_elements);
+  if (!plain) ToFloat(tensor.dtype, item.call->send, 1.0 / context.loss_scale, staged);
+  if (!tensor.mask.all())
+    tensor.mask.Pack(sizeof(float), plain ? item.call->send : staged.data(), staged.data());
+  return staged.first(tensor.elements);
 }
 
 absl::Span<float> BatchRunner::ResultSpan(const Item& item, Buffer<float>* staging) {
-  if (item.tensor->dtype == wire::DType::kFloat32 || item.call->float_result) {
+  const bool direct = item.tensor->dtype == wire::DType::kFloat32 || item.call->float_result;
+  if (direct && item.tensor->mask.all()) {
     return {static_cast<float*>(item.call->recv), item.tensor->elements};
   }
   return staging->Get(item.tensor->elements);
@@ -100,15 +104,27 @@ void BatchRunner::Finish(const BatchContext& context, Item* item, absl::Span<flo
     tensor.last_finite = tensor.method->AfterExchange(dense, result);
     tensor.pending.nonfinite = !tensor.last_finite;
   }
-  if (!item->call->float_result && (tensor.dtype != wire::DType::kFloat32 || context.loss_scale != 1.0)) {
-    const bool kept = !dense && !tensor.method->excess().empty();
-    std::vector<Excess>* const excess = kept ? &tensor.pending.excess : nullptr;
-    FromFloat(tensor.dtype, result, context.loss_scale, item->call->recv, excess);
+  StageOut(context, *item, result);
+  CountCall(*item);
+}
+
+void BatchRunner::StageOut(const BatchContext& context, const Item& item, absl::Span<const float> result) {
+  Tensor& tensor = *item.tensor;
+  const wire::DType dtype = item.call->float_result ? wire::DType::kFloat32 : tensor.dtype;
+  const double scale = item.call->float_result ? 1.0 : context.loss_scale;
+  const size_t width = wire::DTypeSize(dtype);
+  const bool masked = !tensor.mask.all();
+  const void* packed = result.data();
+  if (dtype != wire::DType::kFloat32 || scale != 1.0) {
+    void* const to = masked ? scratch_.Get(result.size() * width).data() : item.call->recv;
+    const bool kept = !tensor.pending.dense && !tensor.method->excess().empty();
+    FromFloat(dtype, result, scale, to, kept ? &tensor.pending.excess : nullptr);
     // Every rank sees the same excess; together they keep it once.
     const float share = 1.0f / (Weight() * static_cast<float>(group_->size()));
     for (Excess& element : tensor.pending.excess) element.value *= share;
+    packed = to;
   }
-  CountCall(*item);
+  if (masked) tensor.mask.Unpack(width, packed, tensor.job_elements, item.call->recv);
 }
 
 void BatchRunner::CountCall(const Item& item) {
@@ -117,7 +133,7 @@ void BatchRunner::CountCall(const Item& item) {
   ++tensor.stats.calls;
   if (!tensor.last_finite) ++tensor.stats.nonfinite_calls;
   tensor.stats.bytes_sent += item.bytes;
-  tensor.stats.dense_bytes += RingBytes(tensor.elements, wire::DTypeSize(tensor.dtype));
+  tensor.stats.dense_bytes += RingBytes(tensor.job_elements, wire::DTypeSize(tensor.dtype));
 }
 
 size_t BatchRunner::RingBytes(size_t elements, size_t element_bytes) const {

@@ -106,6 +106,14 @@ TERSE_API terse_status_t terse_group_size(const terse_group_t* group, int32_t* o
 TERSE_API terse_status_t terse_tensor_register(terse_group_t* group, const char* name, terse_dtype_t dtype,
                                                const int64_t* shape, int32_t ndim, terse_tensor_t* out);
 
+/* Method onebit_adam: only the elements with mask[i] != 0 take part; NULL: all do. The others are not sent,
+ * have no memory and enter no scale, and `recv` gets 0 there. For parameters that no gradient reaches, such
+ * as position embeddings beyond the sequence length: a sign cannot say 0. `mask` has a byte an element and is
+ * copied. All ranks set the same mask, between steps; it takes effect in the next collective call, where
+ * ranks that differ get TERSE_MISMATCH and may set it again. No part of saved state. Not collective. */
+TERSE_API terse_status_t terse_tensor_set_mask(terse_group_t* group, terse_tensor_t tensor,
+                                               const uint8_t* mask);
+
 /* ---- Exchanges. What `recv` gets depends on the method (docs/architecture.md):
  *   allreduce    the mean (or sum) of the gradients; the job's optimizer stays as it is
  *   dgc          the momentum-corrected sparse update: apply w -= lr * recv with no momentum of its own
@@ -149,6 +157,13 @@ TERSE_API terse_status_t terse_optimizer_step(terse_group_t* group, int32_t n, c
 /* Gradients arrive multiplied by `scale` (> 0, finite) and results leave multiplied by it; residuals are
  * kept without. Must be equal on all ranks. */
 TERSE_API terse_status_t terse_group_set_loss_scale(terse_group_t* group, double scale);
+
+/* Tells how many samples make up a step, over all ranks. The first call says what is so; a later one with
+ * another number makes onebit_adam warm up again, because the variance of its gradients changes: first one
+ * exact step of momentum, which hands on all that compression had kept back, then the warm-up as at the
+ * start. Other methods do not mind. All ranks give the same number, between steps; it takes effect in the
+ * next collective call, where ranks that differ get TERSE_MISMATCH and may set it again. Not collective. */
+TERSE_API terse_status_t terse_group_set_global_batch(terse_group_t* group, int64_t samples);
 
 /* ---- Reports and configuration ---- */
 

@@ -123,6 +123,11 @@ class Group {
     return Request(request);
   }
   void Step(double applied = 1.0) { Check(terse_step(handle_, applied)); }
+  // One flag an element of `tensor`; empty: all take part.
+  void SetMask(TensorId tensor, const std::vector<uint8_t>& mask) {
+    Check(terse_tensor_set_mask(handle_, tensor, mask.empty() ? nullptr : mask.data()));
+  }
+  void SetGlobalBatch(int64_t samples) { Check(terse_group_set_global_batch(handle_, samples)); }
   void SetLossScale(double scale) { Check(terse_group_set_loss_scale(handle_, scale)); }
 
   // True when the update was applied, false when the step was skipped for a non-finite result.
@@ -159,7 +164,7 @@ struct Parameter {
 // An optimizer that owns the exchange: registers the parameters' gradients and does the whole update in
 // Step. What it computes is the group's method:
 //   SgdDgc       method dgc: momentum SGD whose momentum lives in the compressor (w -= lr * update)
-//   OneBitAdam   method onebit_adam: exact Adam for adam.freeze steps, one bit per element afterwards
+//   OneBitAdam   method onebit_adam: exact Adam until adam.freeze, one bit per element afterwards
 // A group opened with another method is refused, because the update would silently be another one.
 class Optimizer {
  public:
