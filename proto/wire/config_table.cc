@@ -98,6 +98,11 @@ ConfigKey Patterns(std::string_view path, std::string_view help) {
 // The names of values that only the configuration spells.
 std::string_view Name(Reduce reduce) { return reduce == Reduce::kMean ? "mean" : "sum"; }
 std::string_view Name(IndexCoding index) { return index == IndexCoding::kU32 ? "u32" : "rice"; }
+std::string_view Name(SelectionRule rule) { return rule == SelectionRule::kExact ? "exact" : "sampled"; }
+std::string_view Name(ValueFormat format) {
+  return format == ValueFormat::kFp32 ? "fp32" : (format == ValueFormat::kFp16 ? "fp16" : "bf16");
+}
+std::string_view Name(DecayForm form) { return form == DecayForm::kBuffer ? "buffer" : "local"; }
 std::string_view Name(Rounding rounding) { return rounding == Rounding::kNearest ? "nearest" : "stochastic"; }
 std::string_view Name(ScaleNorm scale) { return scale == ScaleNorm::kL2 ? "l2" : "l1"; }
 std::string_view Name(std::string_view name) { return name; }
@@ -138,6 +143,9 @@ constexpr Codec kCompressors[] = {Codec::kNone, Codec::kFp16,   Codec::kBf16,
 constexpr Reduce kReduces[] = {Reduce::kMean, Reduce::kSum};
 constexpr bool kDense[] = {false, true};
 constexpr IndexCoding kIndexCodings[] = {IndexCoding::kU32, IndexCoding::kRice};
+constexpr SelectionRule kSelectionRules[] = {SelectionRule::kExact, SelectionRule::kSampled};
+constexpr ValueFormat kValueFormats[] = {ValueFormat::kFp32, ValueFormat::kFp16, ValueFormat::kBf16};
+constexpr DecayForm kDecayForms[] = {DecayForm::kBuffer, DecayForm::kLocal};
 constexpr Rounding kRoundings[] = {Rounding::kNearest, Rounding::kStochastic};
 constexpr ScaleNorm kScales[] = {ScaleNorm::kL2, ScaleNorm::kL1};
 constexpr std::string_view kTransports[] = {"mpi", "mpi_openmpi", "mpi_mpich", "inproc"};
@@ -175,6 +183,10 @@ std::vector<ConfigKey> MakeRows() {
       Number<kFraction, &C::topk, &C::TopK::density>("topk.density", "fraction of the elements that is sent"),
       Choice<kIndexCodings, &C::topk, &C::TopK::index>(
           "topk.index", "how positions are coded: 4 bytes each, or their gaps in a Rice code"),
+      Choice<kSelectionRules, &C::topk, &C::TopK::selection>(
+          "topk.selection", "the largest elements, or those above a sampled threshold: 80 to 100 % as many"),
+      Choice<kValueFormats, &C::topk, &C::TopK::values>(
+          "topk.values", "how values are sent; what rounding cuts off stays in the residual"),
 
       Integer<kBits, &C::quantize, &C::Quantize::bits>("quantize.bits", "bits per element"),
       Integer<kQuantizeBlock, &C::quantize, &C::Quantize::block>("quantize.block",
@@ -193,8 +205,13 @@ std::vector<ConfigKey> MakeRows() {
           "dgc.momentum", "momentum, applied before selection; the job's own must be 0"),
       Boolean<&C::dgc, &C::Dgc::nesterov>("dgc.nesterov", "Nesterov's form of the momentum"),
       Boolean<&C::dgc, &C::Dgc::masking>("dgc.masking", "clear the momentum of elements that were sent"),
+      Number<kNotNegative, &C::dgc, &C::Dgc::clip>(
+          "dgc.clip",
+          "most that a tensor's mean gradient may have as norm, held by each rank on its own; 0: off"),
       Number<kNotNegative, &C::dgc, &C::Dgc::weight_decay>("dgc.weight_decay",
                                                            "weight decay, applied by the optimizer step"),
+      Choice<kDecayForms, &C::dgc, &C::Dgc::decay>(
+          "dgc.decay", "weight decay in a buffer beside the exchange, or in each rank's gradient"),
       Integer<kSteps, &C::dgc, &C::Dgc::warmup_steps>(
           "dgc.warmup_steps", "steps over which the density falls through dgc.warmup_density; 0: none"),
       Numbers<kFraction, &C::dgc, &C::Dgc::warmup_density>(

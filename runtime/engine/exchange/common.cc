@@ -69,8 +69,8 @@ absl::Status BatchRunner::Encode(const BatchContext& context, Item* item, absl::
                             shard.out.begin() + static_cast<ptrdiff_t>(shard.size));
   }
   if (tensor.codec->kind() == Kind::kGather) {
-    // A position takes at least the four bytes of its value.
-    const absl::Span<uint32_t> positions = positions_.Get(shards[0].size / 4 + 1);
+    // A position takes at least the two bytes of its value.
+    const absl::Span<uint32_t> positions = positions_.Get(shards[0].size / 2 + 1);
     const absl::StatusOr<size_t> sent =
         tensor.codec->Support(item->params, pending.payloads, tensor.elements, positions);
     if (!sent.ok()) return sent.status();
