@@ -10,13 +10,13 @@ namespace terse {
 std::unique_ptr<TensorMethod> MakeTensorMethod(const wire::Config& config, const TensorFacts& tensor) {
   switch (config.method) {
     case wire::Method::kDgc:
-      return std::make_unique<Dgc>(config.dgc, tensor);
+      return std::make_unique<Dgc>(config, tensor);
     case wire::Method::kOneBitAdam:
       return std::make_unique<OneBitAdam>(config.adam, tensor);
     case wire::Method::kAllreduce:
       break;
   }
-  return std::make_unique<ErrorFeedback>(tensor);
+  return std::make_unique<ErrorFeedback>(config.topk, tensor);
 }
 
 std::unique_ptr<ParameterUpdate> MakeParameterUpdate(const wire::Config& config, size_t elements) {

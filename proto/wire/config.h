@@ -40,6 +40,8 @@ struct Config {
     IndexCoding index = IndexCoding::kRice;
     SelectionRule selection = SelectionRule::kExact;
     ValueFormat values = ValueFormat::kFp32;
+    int64_t warmup_steps = 0;
+    std::vector<double> warmup_density = {0.25, 0.125, 0.0625, 0.03};
     friend bool operator==(const TopK&, const TopK&) = default;
   } topk;
   struct Quantize {

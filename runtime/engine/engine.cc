@@ -104,7 +104,8 @@ absl::StatusOr<uint32_t> Engine::Register(std::string_view name, wire::DType dty
   }
   tensor->method = MakeTensorMethod(config_, {.elements = tensor->elements,
                                               .dense = tensor->row.codec == wire::Codec::kNone,
-                                              .error_feedback = tensor->row.error_feedback});
+                                              .error_feedback = tensor->row.error_feedback,
+                                              .world_size = size()});
   table_hash_ = HashOf(TableLine(*tensor), table_hash_);
   by_name_.emplace(tensor->name, tensor->id);
   tensors_.push_back(std::move(tensor));
@@ -123,6 +124,12 @@ absl::Status Engine::CheckCall(const Call& call) const {
   const Tensor& tensor = *tensors_[call.tensor];
   if (call.recv == nullptr && tensor.elements > 0) {
     return absl::InvalidArgumentError(absl::StrCat(NameOf(call.tensor), ": recv is NULL"));
+  }
+  if (call.parameter == nullptr && tensor.elements > 0 && tensor.method->needs_parameter()) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        NameOf(call.tensor),
+        ": dgc.decay: local adds weight decay to the gradient and needs the parameter for it, which only "
+        "terse_optimizer_step is given; call that, or set dgc.weight_decay: 0 and decay in your optimizer"));
   }
   if (outstanding_.contains(call.tensor) || done_.contains(call.tensor)) {
     return absl::FailedPreconditionError(
@@ -347,6 +354,7 @@ absl::StatusOr<bool> Engine::OptimizerStep(absl::Span<const Call> gradients,
     }
     calls[i].recv = tensor.result.Get(tensor.elements).data();
     calls[i].float_result = true;
+    calls[i].parameter = parameters[i];
   }
   if (absl::Status status = Allreduce(calls); !status.ok()) return status;
   bool finite = true;

@@ -33,6 +33,15 @@ absl::Span<const float> BatchRunner::StageIn(const BatchContext& context, const 
   return staged;
 }
 
+absl::Span<const float> BatchRunner::Before(const BatchContext& context, Item* item, bool dense) {
+  Tensor& tensor = *item->tensor;
+  if (tensor.method->needs_parameter()) {
+    tensor.method->SetParameter({item->call->parameter, tensor.elements});
+  }
+  return tensor.method->Before(dense, StageIn(context, *item, &gradient_), input_.Get(tensor.elements),
+                               &item->nonfinite);
+}
+
 absl::Span<float> BatchRunner::ResultSpan(const Item& item, Buffer<float>* staging) {
   if (item.tensor->dtype == wire::DType::kFloat32 || item.call->float_result) {
     return {static_cast<float*>(item.call->recv), item.tensor->elements};
@@ -43,9 +52,7 @@ absl::Span<float> BatchRunner::ResultSpan(const Item& item, Buffer<float>* stagi
 absl::Status BatchRunner::Encode(const BatchContext& context, Item* item, absl::Span<Shard> shards) {
   Tensor& tensor = *item->tensor;
   const Stopwatch watch;
-  const absl::Span<const float> gradient = StageIn(context, *item, &gradient_);
-  const absl::Span<const float> input =
-      tensor.method->Before(/*dense=*/false, gradient, input_.Get(tensor.elements), &item->nonfinite);
+  const absl::Span<const float> input = Before(context, item, /*dense=*/false);
   tensor.worker_state.resize(tensor.codec->StateBytes(item->params, tensor.elements));
   EncodeArgs args;
   args.input = input;
