@@ -12,12 +12,14 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/compressors/codec_cases.h"
+#include "tests/half_precision.h"
 
 namespace terse {
 namespace {
 
 using ::terse::testing::AllVectors;
 using ::terse::testing::CodecCase;
+using ::terse::testing::HalfPrecision;
 using ::terse::testing::NamedVector;
 using ::terse::testing::Normal;
 using ::terse::testing::Tensor;
@@ -169,13 +171,6 @@ TEST(TopK, Oracle13SampledSelectionSendsTheLargestWithinItsBounds) {
 }
 
 // --- values of two bytes
-
-// Half precision by its definition: a multiple of 2^(e - 10), e at least -14, at most 65504.
-float HalfPrecision(float x) {
-  if (x == 0) return x;
-  const int unit = std::max(std::ilogb(x), -14) - 10;
-  return std::clamp(std::ldexp(std::nearbyint(std::ldexp(x, -unit)), unit), -65504.0f, 65504.0f);
-}
 
 TEST(TopK, HalfPrecisionValuesLeaveTheirRoundingInTheResidual) {
   CodecCase test_case = TopKCase(1.0);

@@ -40,9 +40,11 @@ inline Vector Compensate(absl::Span<const float> input, absl::Span<const float> 
   return c;
 }
 
-// Sends exactly k elements of largest magnitude; of equal ones the first.
-inline TestCodec TopK(size_t k) {
-  return [k](absl::Span<const float> input, absl::Span<float> residual) {
+// Sends exactly k elements of largest magnitude; of equal ones the first. `sent_as` is what becomes of a
+// value on its way.
+inline TestCodec TopK(
+    size_t k, float (*sent_as)(float) = [](float x) { return x; }) {
+  return [k, sent_as](absl::Span<const float> input, absl::Span<float> residual) {
     const Vector c = Compensate(input, residual);
     std::vector<uint32_t> order(c.size());
     std::iota(order.begin(), order.end(), 0u);
@@ -53,8 +55,8 @@ inline TestCodec TopK(size_t k) {
     Payload payload{Vector(c.size()), order, true};
     std::copy(c.begin(), c.end(), residual.begin());
     for (const uint32_t i : order) {
-      payload.decoded[i] = c[i];
-      residual[i] = 0;
+      payload.decoded[i] = sent_as(c[i]);
+      residual[i] = c[i] - payload.decoded[i];
     }
     return payload;
   };
@@ -94,8 +96,10 @@ class SimulatedRanks {
  public:
   SimulatedRanks(const wire::Config& config, const TensorFacts& tensor, size_t world_size)
       : elements_(tensor.elements) {
+    TensorFacts facts = tensor;
+    facts.world_size = static_cast<int>(world_size);
     for (size_t rank = 0; rank < world_size; ++rank) {
-      methods_.push_back(MakeTensorMethod(config, tensor));
+      methods_.push_back(MakeTensorMethod(config, facts));
     }
   }
 
@@ -149,6 +153,9 @@ class SimulatedRanks {
   TensorMethod& method(size_t rank) { return *methods_[rank]; }
   const Vector& server_error() const { return server_error_; }
 
+  // What the next exchanges update, for methods that need it.
+  Vector parameter;
+
   // Of the last exchange.
   std::vector<Vector> inputs;     // what Before returned, per rank
   std::vector<Payload> payloads;  // empty after a dense exchange
@@ -170,6 +177,7 @@ class SimulatedRanks {
       TensorMethod& method = *methods_[rank];
       Vector scratch(elements_);
       bool nonfinite = false;
+      if (method.needs_parameter()) method.SetParameter(parameter);
       const absl::Span<const float> send =
           method.Before(dense, gradients[rank], absl::MakeSpan(scratch), &nonfinite);
       inputs.emplace_back(send.begin(), send.end());
