@@ -49,6 +49,8 @@ constexpr absl::string_view kRules = R"(
 - `method: dgc` always uses the codec `topk`, with `dgc.density`, and `method: onebit_adam` always
   `onebit`: a `compressor` that says something else is an error, and so are `error_feedback: false` and
   `reduce: sum`.
+- `dgc.decay: local` with `dgc.weight_decay` above 0 needs `terse_optimizer_step`: `terse_allreduce` does not
+  know the parameters, and says so.
 - `method: onebit_adam` needs `adam.freeze`: the number of steps of exact Adam before the variance is
   frozen. 15 to 25 % of all steps is good.
 - `topk.warmup_steps` above 0 needs a `topk.warmup_density` that is not empty, and `dgc.warmup_steps` a
