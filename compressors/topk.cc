@@ -23,9 +23,9 @@ constexpr size_t kChunk = 4096;                   // elements that a full select
 constexpr size_t kDecodePiece = size_t{1} << 15;  // elements of `out` that stay in the L2 cache
 constexpr size_t kLine = 16;                      // elements of a cache line, the unit of the sample
 
-// A sampled threshold that too few elements pass is lowered so often; each time costs a read of the vector,
-// and what comes after it, the search of the whole vector, six.
-constexpr int kMostAdjustments = 4;
+// A sampled threshold that too few elements pass is lowered at most so often (the authors' bound). Each time
+// costs a read of the vector; the search of the whole vector, which comes after, costs twenty.
+constexpr int kMostAdjustments = 10;
 constexpr float kAdjustment = 0.8f;
 
 // How one vector is selected from; a function of (n, k, rule) alone.
