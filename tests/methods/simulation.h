@@ -153,8 +153,7 @@ class SimulatedRanks {
   TensorMethod& method(size_t rank) { return *methods_[rank]; }
   const Vector& server_error() const { return server_error_; }
 
-  // What the next exchanges update, for methods that need it.
-  Vector parameter;
+  Vector parameter;  // what the next exchanges update, for methods that need it
 
   // Of the last exchange.
   std::vector<Vector> inputs;     // what Before returned, per rank
