@@ -212,7 +212,7 @@ std::vector<ConfigKey> MakeRows() {
       Boolean<&C::dgc, &C::Dgc::masking>("dgc.masking", "clear the momentum of elements that were sent"),
       Number<kNotNegative, &C::dgc, &C::Dgc::clip>(
           "dgc.clip",
-          "most that a tensor's mean gradient may have as norm, held by each rank on its own; 0: off"),
+          "bound of the norm of a tensor's mean gradient; each rank clips its own gradient to that; 0: off"),
       Number<kNotNegative, &C::dgc, &C::Dgc::weight_decay>("dgc.weight_decay",
                                                            "weight decay, applied by the optimizer step"),
       Choice<kDecayForms, &C::dgc, &C::Dgc::decay>(

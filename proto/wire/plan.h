@@ -22,15 +22,16 @@ enum class ValueFormat : uint8_t { kFp32 = 0, kFp16 = 1, kBf16 = 2 };
 
 // Parameters of every codec; a codec reads those of its own and ignores the rest.
 struct CodecParams {
-  double density = 0.01;                            // topk: fraction of the elements sent, (0, 1]
-  IndexCoding index = IndexCoding::kU32;            // topk
-  SelectionRule selection = SelectionRule::kExact;  // topk
-  ValueFormat values = ValueFormat::kFp32;          // topk
-  uint32_t bits = 4;                                // quantize: 1 to 8
-  uint32_t block = 512;                             // quantize: elements that share a minimum and a unit;
-                                                    // onebit: elements that share a scale, 0: the tensor
-  Rounding rounding = Rounding::kNearest;           // quantize
-  ScaleNorm scale = ScaleNorm::kL2;                 // onebit
+  double density = 0.01;                   // topk: fraction of the elements sent, (0, 1]
+  IndexCoding index = IndexCoding::kU32;   // topk
+  uint32_t bits = 4;                       // quantize: 1 to 8
+  uint32_t block = 512;                    // quantize: elements that share a minimum and a unit;
+                                           // onebit: elements that share a scale, 0: the tensor
+  Rounding rounding = Rounding::kNearest;  // quantize
+  ScaleNorm scale = ScaleNorm::kL2;        // onebit
+  // topk: how elements are chosen, and how their values travel.
+  SelectionRule selection = SelectionRule::kExact;
+  ValueFormat values = ValueFormat::kFp32;
 
   friend bool operator==(const CodecParams&, const CodecParams&) = default;
 };
