@@ -130,10 +130,10 @@ absl::Span<const float> Dgc::Accumulate(bool dense, Gradient g, absl::Span<float
     pending_ = Pending::kMomentum;
     if (config_.nesterov) {
       NextNesterov(n, m, g, u_.data(), next_u_.data(), send.data());
-      return send;
+      return drain_.Add(send, v_, scratch);
     }
     NextPlain(n, m, g, u_.data(), next_u_.data());
-    return next_u_;
+    return drain_.Add(next_u_, v_, scratch);
   }
   v_.resize(n);
   std::vector<float>().swap(next_u_);
@@ -157,6 +157,7 @@ bool Dgc::AfterExchange(bool dense, absl::Span<float> out) {
 }
 
 void Dgc::Resolve(double applied) {
+  drain_.Resolve(pending_ == Pending::kMomentum ? applied : 0.0, &v_);
   if (pending_ == Pending::kMomentum && applied > 0) u_.swap(next_u_);
   if (pending_ == Pending::kMask) {
     // The part of v that went home (1 - applied) keeps its momentum; after a skip nothing was sent.

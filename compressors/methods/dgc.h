@@ -13,8 +13,9 @@
 // rank's own. Sums being linear, that is momentum SGD on the reduced gradient; the tensor can go from
 // dense to compressed and back, and the ranks' results are equal bit by bit, at any step.
 //
-// Dense exchanges leave v where it is; it goes out in the next compressed step. They clip and decay like
-// compressed ones. docs/methods.md derives the sqrt(N) and says where this differs from the paper.
+// What waits in v when the tensor goes dense drains over the next steps (residual_drain.h). Dense exchanges
+// clip and decay like compressed ones. docs/methods.md derives the sqrt(N) and says where this differs from
+// the paper.
 #ifndef TERSE_COMPRESSORS_METHODS_DGC_H_
 #define TERSE_COMPRESSORS_METHODS_DGC_H_
 
@@ -22,6 +23,7 @@
 #include <vector>
 
 #include "compressors/methods/method.h"
+#include "compressors/methods/residual_drain.h"
 
 namespace terse {
 
@@ -39,6 +41,7 @@ class Dgc final : public TensorMethod {
   void AfterEncode(absl::Span<const uint32_t> sent) override;
   bool AfterExchange(bool dense, absl::Span<float> out) override;
   void Resolve(double applied) override;
+  void Replan(const TensorFacts& tensor) override { tensor_ = tensor; }
   void VisitState(const Visitor& visit) override;
 
  private:
@@ -52,7 +55,7 @@ class Dgc final : public TensorMethod {
   absl::Span<const float> Accumulate(bool dense, Gradient g, absl::Span<float> scratch, bool* nonfinite);
 
   const wire::Config::Dgc config_;
-  const TensorFacts tensor_;
+  TensorFacts tensor_;
   const double most_norm_;  // of the local gradient; 0: any
   const float decay_;       // times the parameter, in the local gradient
   absl::Span<const float> parameter_;
@@ -60,6 +63,7 @@ class Dgc final : public TensorMethod {
   std::vector<float> v_;        // empty before the first compressed step
   std::vector<float> next_u_;   // dense: u of the step under way; empty when compressed
   std::vector<uint32_t> sent_;  // places to mask
+  ResidualDrain drain_;
   Pending pending_ = Pending::kNothing;
 };
 

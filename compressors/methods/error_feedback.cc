@@ -14,7 +14,8 @@ wire::CodecParams ErrorFeedback::Params(uint64_t step, const wire::CodecParams& 
 
 absl::Span<const float> ErrorFeedback::Before(bool dense, absl::Span<const float> gradient,
                                               absl::Span<float> scratch, bool* nonfinite) {
-  if (!dense && tensor_.error_feedback) residual_.resize(tensor_.elements);
+  if (dense) return drain_.Add(gradient, residual_, scratch);
+  if (tensor_.error_feedback) residual_.resize(tensor_.elements);
   return gradient;
 }
 
@@ -22,6 +23,8 @@ bool ErrorFeedback::AfterExchange(bool dense, absl::Span<float> out) {
   // A compressed result needs no second look: the payloads carry the flag.
   return !dense || AllFinite(out);
 }
+
+void ErrorFeedback::Resolve(double applied) { drain_.Resolve(applied, &residual_); }
 
 void ErrorFeedback::VisitState(const Visitor& visit) {
   if (!tensor_.dense && tensor_.error_feedback) residual_.resize(tensor_.elements);

@@ -13,11 +13,12 @@
 #include <vector>
 
 #include "compressors/methods/method.h"
+#include "compressors/methods/residual_drain.h"
 
 namespace terse {
 
-// Memory: n floats from the first compressed step on; none while the tensor is dense, or without error
-// feedback.
+// Memory: n floats from the first compressed step on, until the tensor goes dense and they have drained; none
+// without error feedback.
 class ErrorFeedback final : public TensorMethod {
  public:
   ErrorFeedback(const wire::Config::TopK& config, const TensorFacts& tensor)
@@ -28,13 +29,15 @@ class ErrorFeedback final : public TensorMethod {
                                  bool* nonfinite) override;
   absl::Span<float> residual() override { return absl::MakeSpan(residual_); }
   bool AfterExchange(bool dense, absl::Span<float> out) override;
-  void Resolve(double applied) override {}
+  void Resolve(double applied) override;
+  void Replan(const TensorFacts& tensor) override { tensor_ = tensor; }
   void VisitState(const Visitor& visit) override;
 
  private:
   const wire::Config::TopK config_;  // warm-up of the density, which only topk reads
-  const TensorFacts tensor_;
+  TensorFacts tensor_;
   std::vector<float> residual_;
+  ResidualDrain drain_;
 };
 
 // w <- w - learning_rate * out: plain SGD, without weight decay.

@@ -36,6 +36,14 @@
 
 namespace terse {
 
+// What a method is told of the tensor it serves.
+struct TensorFacts {
+  size_t elements = 0;
+  bool dense = false;  // the plan's row is dense
+  bool error_feedback = true;
+  int world_size = 1;
+};
+
 class TensorMethod {
  public:
   virtual ~TensorMethod() = default;
@@ -64,6 +72,10 @@ class TensorMethod {
   // What error feedback reads and replaces while encoding; empty when the method has none.
   virtual absl::Span<float> residual() = 0;
 
+  // Where a part of the result goes that the caller's type cannot hold (fp16), in units of the result; empty:
+  // it cannot be kept, and the caller gets Inf.
+  virtual absl::Span<float> excess() { return residual(); }
+
   // Gather codecs, after encoding: the positions just sent, ascending.
   virtual void AfterEncode(absl::Span<const uint32_t> sent) {}
 
@@ -84,19 +96,15 @@ class TensorMethod {
   // payload returns to residual() by ReturnFraction(0).
   void Skip() { Resolve(0.0); }
 
+  // The tensor's row of the plan has changed, between Resolve and Before. The memory stays: what waits in
+  // residual() goes out with the new codec, or drains over the next dense steps (residual_drain.h).
+  virtual void Replan(const TensorFacts& tensor) = 0;
+
   // Calls `visit(name, values)` for each vector of state, in a fixed order, for reports and saving, between
   // Resolve and Before. The visitor may replace values. Visits what the tensor has and what its row of the
   // plan will make it have, so that a fresh method can be filled from what another saved.
   using Visitor = std::function<void(std::string_view name, absl::Span<float> values)>;
   virtual void VisitState(const Visitor& visit) = 0;
-};
-
-// What a method is told of the tensor it serves.
-struct TensorFacts {
-  size_t elements = 0;
-  bool dense = false;  // the plan's row is dense
-  bool error_feedback = true;
-  int world_size = 1;
 };
 
 // The method of `config.method` for one tensor. Never null. For `onebit_adam` the reduced result must be the

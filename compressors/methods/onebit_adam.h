@@ -38,6 +38,9 @@ class OneBitAdam final : public TensorMethod {
   // A clip scales the update that the caller applies, not the momentum, which is kept whole.
   double ReturnFraction(double applied) const override { return applied > 0 ? 0.0 : 1.0; }
   void Resolve(double applied) override;
+  // A direction that fp16 cannot hold is no gradient that could wait.
+  absl::Span<float> excess() override { return {}; }
+  void Replan(const TensorFacts& tensor) override { tensor_ = tensor; }
   void VisitState(const Visitor& visit) override;
 
  private:
@@ -52,7 +55,7 @@ class OneBitAdam final : public TensorMethod {
   void TakeMomentumBack();
 
   const wire::Config::Adam config_;
-  const TensorFacts tensor_;
+  TensorFacts tensor_;
   std::vector<float> m_;
   std::vector<float> v_;             // as frozen; the floor is applied where v is used
   std::vector<float> worker_error_;  // empty before the first compressed step

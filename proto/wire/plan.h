@@ -48,6 +48,9 @@ struct PlanRow {
   friend bool operator==(const PlanRow&, const PlanRow&) = default;
 };
 
+// Codec, parameters and exchange in words, equal exactly when the exchanges are: what ranks compare.
+std::string RowText(const PlanRow& row);
+
 struct Plan {
   uint32_t version = 0;
   uint64_t activation_step = 0;  // first step that runs under this plan

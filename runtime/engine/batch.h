@@ -33,6 +33,7 @@ struct Call {
 // What a batch needs to know of the group besides its tensors.
 struct BatchContext {
   uint64_t step = 0;
+  uint32_t plan_version = 0;
   double loss_scale = 1.0;
 };
 

@@ -4,11 +4,15 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
+#include <limits>
 
 #include "compressors/kernels/floats.h"
 
 namespace terse::engine {
 namespace {
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr float kRoundsToInfinity = 65520.0f;  // halfway between fp16's greatest value and the next binade
 
 // kernels::FromFp16 and its kin take finite values; here the specials pass too.
 float HalfToFloat(uint16_t half) {
@@ -52,7 +56,7 @@ void ToFloat(wire::DType dtype, const void* from, double factor, absl::Span<floa
 }
 
 void FromFloat(wire::DType dtype, absl::Span<const float> from, double factor, void* to,
-               absl::Span<float> residual) {
+               std::vector<Excess>* excess) {
   const auto f = static_cast<float>(factor);
   switch (dtype) {
     case wire::DType::kFloat32:
@@ -64,11 +68,13 @@ void FromFloat(wire::DType dtype, absl::Span<const float> from, double factor, v
     case wire::DType::kFloat16:
       for (size_t i = 0; i < from.size(); ++i) {
         const float x = from[i] * f;
-        static_cast<uint16_t*>(to)[i] = FloatToHalf(x);
-        // Every rank sees the same excess and keeps it, so that the mean of what they keep is it.
-        if (std::fabs(x) > kernels::kMaxFp16 && std::isfinite(x) && !residual.empty()) {
-          residual[i] += (x - std::copysign(kernels::kMaxFp16, x)) / f;
+        const bool cut = std::fabs(x) >= kRoundsToInfinity && std::isfinite(x);
+        if (cut && excess == nullptr) {
+          static_cast<uint16_t*>(to)[i] = FloatToHalf(std::copysign(kInfinity, x));
+          continue;
         }
+        static_cast<uint16_t*>(to)[i] = FloatToHalf(x);
+        if (cut) excess->push_back({.at = i, .value = (x - std::copysign(kernels::kMaxFp16, x)) / f});
       }
       return;
     case wire::DType::kBFloat16:

@@ -91,21 +91,12 @@ absl::StatusOr<uint32_t> Engine::Register(std::string_view name, wire::DType dty
     }
     tensor->elements *= static_cast<size_t>(extent);
   }
-  tensor->row = policy::StaticRow(config_, size(), {tensor->id, tensor->name, dtype, tensor->elements});
-  tensor->codec = FindCompressor(tensor->row.codec);
-  if (tensor->codec == nullptr) {
-    return absl::InternalError(
-        absl::StrCat("codec ", wire::View(wire::Name(tensor->row.codec)), " is not in this build"));
-  }
-  if (absl::Status status = tensor->codec->CheckParams(tensor->row.params); !status.ok()) return status;
-  if (tensor->codec->kind() == Kind::kGather && tensor->elements > std::numeric_limits<uint32_t>::max()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("tensor '", wire::View(name), "': positions are 32 bit; exclude it or split it"));
-  }
-  tensor->method = MakeTensorMethod(config_, {.elements = tensor->elements,
-                                              .dense = tensor->row.codec == wire::Codec::kNone,
-                                              .error_feedback = tensor->row.error_feedback,
-                                              .world_size = size()});
+  const wire::PlanRow row =
+      policy::StaticRow(config_, size(), {tensor->id, tensor->name, dtype, tensor->elements});
+  if (absl::Status status = CheckRow(*tensor, row); !status.ok()) return status;
+  tensor->world_size = size();
+  tensor->SetRow(row);
+  tensor->method = MakeTensorMethod(config_, tensor->Facts());
   table_hash_ = HashOf(TableLine(*tensor), table_hash_);
   by_name_.emplace(tensor->name, tensor->id);
   tensors_.push_back(std::move(tensor));
@@ -189,14 +180,23 @@ Announcement Engine::Announce(Intent intent, double value) const {
   mine.intent = intent;
   mine.step = step_;
   mine.tensor_count = static_cast<uint32_t>(tensors_.size());
-  mine.table_hash = table_hash_;
+  mine.table_hash = table_hash_ ^ plan_hash_;
   mine.value = std::bit_cast<uint64_t>(value);
   return mine;
+}
+
+std::string Engine::PlanText() const {
+  std::string text = absl::StrCat("plan: version ", plan_version_, "\n");
+  for (const std::unique_ptr<Tensor>& tensor : tensors_) {
+    absl::StrAppend(&text, "plan of ", NameOf(tensor->id), ": ", wire::RowText(tensor->row), "\n");
+  }
+  return text;
 }
 
 std::string Engine::Describe(std::string_view doing) const {
   std::string text;
   for (const std::unique_ptr<Tensor>& tensor : tensors_) absl::StrAppend(&text, TableLine(*tensor), "\n");
+  text += PlanText();
   absl::StrAppend(&text, "step: ", step_, "\nloss scale: ", loss_scale_, "\ncall: ", wire::View(doing));
   for (const auto& [id, call] : outstanding_) absl::StrAppend(&text, "\nexchange of ", NameOf(id));
   return text;
@@ -312,7 +312,8 @@ absl::Status Engine::RunSettled(absl::Span<const Call> calls) {
     tensors.push_back(tensors_[call.tensor].get());
     outstanding_.erase(call.tensor);
   }
-  const absl::Status status = Note(runner_->Run({.step = step_, .loss_scale = loss_scale_}, calls, tensors));
+  const absl::Status status = Note(runner_->Run(
+      {.step = step_, .plan_version = plan_version_, .loss_scale = loss_scale_}, calls, tensors));
   for (const Call& call : calls) done_[call.tensor] = status;
   return status;
 }

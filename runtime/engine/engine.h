@@ -26,6 +26,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "proto/wire/config.h"
+#include "proto/wire/plan.h"
 #include "runtime/engine/agreement.h"
 #include "runtime/engine/batch.h"
 #include "runtime/engine/tensor.h"
@@ -67,6 +68,14 @@ class Engine {
 
   absl::Status SetLossScale(double scale);
 
+  // Goes over to another plan, of a higher version, for the step under way: nothing of it may have been
+  // exchanged. What waits in residuals goes along, or drains if the tensor goes dense; server errors move
+  // into their owner's residual. Local, but to be called by all ranks with the same plan at the same step:
+  // the next collective call compares. INVALID_ARGUMENT: nothing has changed.
+  absl::Status Adopt(const wire::Plan& plan);
+  // The plan's row of a registered tensor.
+  const wire::PlanRow& row(uint32_t tensor) const { return tensors_[tensor]->row; }
+
   // JSON, see docs/report.md. Local.
   std::string Report() const;
 
@@ -80,6 +89,9 @@ class Engine {
   absl::Status CheckCall(const Call& call) const;
   // Overlapping buffers among `calls` and what is outstanding.
   absl::Status CheckBuffers(absl::Span<const Call> calls) const;
+  // Whether this engine can exchange the tensor by `row`.
+  absl::Status CheckRow(const Tensor& tensor, const wire::PlanRow& row) const;
+  absl::Status Switch(const wire::PlanRow& row, Tensor* tensor);
   // Remembers a failure that leaves the group unusable; passes `status` on.
   absl::Status Note(absl::Status status);
 
@@ -87,6 +99,7 @@ class Engine {
   // This rank's situation, one fact a line; `doing` names the public call it is in.
   std::string Describe(std::string_view doing) const;
   std::string NameOf(uint32_t tensor) const;
+  std::string PlanText() const;
 
   // One round of "exchange what all ranks have submitted". OK does not mean that anything was.
   absl::Status Settle(std::string_view doing);
@@ -107,6 +120,8 @@ class Engine {
   std::map<uint32_t, Call> outstanding_;
   std::map<uint32_t, absl::Status> done_;  // requests that have ended and were not collected
   absl::Status broken_;
+  uint32_t plan_version_ = 0;  // 0: what StaticRow gave at registration
+  uint64_t plan_hash_ = 0;     // of an adopted plan
   double loss_scale_ = 1.0;
   uint64_t step_ = 0;     // applied steps
   uint64_t skipped_ = 0;  // steps ended with applied == 0

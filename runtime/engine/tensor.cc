@@ -1,7 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/engine/tensor.h"
 
+#include "compressors/registry.h"
+
 namespace terse::engine {
+
+void Tensor::SetRow(const wire::PlanRow& next) {
+  row = next;
+  codec = FindCompressor(row.codec);
+  was_compressed |= row.codec != wire::Codec::kNone;
+  if (method != nullptr) method->Replan(Facts());
+}
 
 absl::Status ResolvePending(Tensor* tensor, double applied) {
   Tensor::Pending& pending = tensor->pending;
@@ -32,6 +41,9 @@ absl::Status ResolvePending(Tensor* tensor, double applied) {
     }
   }
   tensor->method->Resolve(applied);
+  const absl::Span<float> kept = tensor->method->excess();
+  for (const Excess& excess : pending.excess) kept[excess.at] += static_cast<float>(applied) * excess.value;
+  pending.excess.clear();
   if (applied > 0) ++tensor->applied;
   return absl::OkStatus();
 }

@@ -18,6 +18,7 @@
 #include "compressors/methods/method.h"
 #include "proto/wire/plan.h"
 #include "runtime/engine/buffer.h"
+#include "runtime/engine/convert.h"
 
 namespace terse::engine {
 
@@ -38,8 +39,9 @@ struct Tensor {
   wire::DType dtype = wire::DType::kFloat32;
   std::vector<int64_t> shape;
   size_t elements = 0;
+  int world_size = 1;  // of the group
 
-  wire::PlanRow row;
+  wire::PlanRow row;                  // by SetRow
   const Compressor* codec = nullptr;  // of the row
   std::unique_ptr<TensorMethod> method;
   std::unique_ptr<ParameterUpdate> update;  // terse_optimizer_step only
@@ -57,13 +59,26 @@ struct Tensor {
     wire::CodecParams params;
     std::vector<Shard> shards;         // ranges only; payload i is the i-th piece of `payloads`
     std::vector<std::byte> payloads;   // own, first compression, without headers
+    std::vector<Excess> excess;        // of the result, beyond the caller's type; stays if applied
     std::vector<float> server_before;  // server_residual as it was before the exchange
   } pending;
 
-  bool last_finite = true;  // the last result was finite
-  uint64_t applied = 0;     // exchanges whose step was applied
-  uint64_t exchanges = 0;   // counter for random numbers: grows with every exchange, applied or not
+  bool last_finite = true;      // the last result was finite
+  bool was_compressed = false;  // by this plan or an earlier one: a residual may wait, on some rank
+  uint64_t applied = 0;         // exchanges whose step was applied
+  uint64_t exchanges = 0;       // counter for random numbers: grows with every exchange, applied or not
   TensorStats stats;
+
+  // Sets row, codec and what the method knows of them. The row has been checked (Engine::CheckRow).
+  void SetRow(const wire::PlanRow& next);
+
+  // What the method is told.
+  TensorFacts Facts() const {
+    return {.elements = elements,
+            .dense = row.codec == wire::Codec::kNone,
+            .error_feedback = row.error_feedback,
+            .world_size = world_size};
+  }
 
   // The elements of rank r's shard in a scatter-reduce exchange over `size` ranks.
   Shard ShardOf(const wire::CodecParams& params, int r, int size) const {

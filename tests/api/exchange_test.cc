@@ -5,7 +5,6 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
-#include <bit>
 #include <cmath>
 #include <cstring>
 #include <nlohmann/json.hpp>
@@ -350,54 +349,6 @@ TEST(Tensors, ScalarIsATensorOfOneElement) {
     float value = static_cast<float>(rank);
     group.Allreduce(scalar, &value, &value);
     EXPECT_EQ(value, 1.5f);
-  });
-}
-
-// Exact for values that need no rounding.
-uint16_t ToHalf(float value) {
-  const uint32_t bits = std::bit_cast<uint32_t>(value);
-  if ((bits & 0x7fffffff) == 0) return static_cast<uint16_t>(bits >> 16);
-  return static_cast<uint16_t>((bits >> 16 & 0x8000) | (((bits >> 23 & 0xff) - 112) << 10) |
-                               (bits >> 13 & 0x3ff));
-}
-uint16_t ToBFloat(float value) { return static_cast<uint16_t>(std::bit_cast<uint32_t>(value) >> 16); }
-
-// Means of WholeNumbers over 4 ranks are quarters below 8: exact in each of these types. Codecs that are
-// exact for them too (fp16), and dense.
-constexpr size_t kN = 2000;
-
-template <typename T>
-void ExchangeWholeNumbersAs(terse_dtype_t dtype, T (*convert)(float)) {
-  for (const char* yaml : {"compressor: none\n", "compressor: none\ndense: deterministic\n",
-                           "compressor: fp16\nmin_elements: 1\n"}) {
-    SCOPED_TRACE(yaml);
-    RunRanksOk(4, yaml, [&](Group& group, int rank) {
-      const TensorId tensor = group.Register("weight", {static_cast<int64_t>(kN)}, dtype);
-      std::vector<T> gradient(kN);
-      std::vector<T> out(kN);
-      const Vector whole = WholeNumbers(kN, rank, 0);
-      for (size_t i = 0; i < kN; ++i) gradient[i] = convert(whole[i]);
-      group.Allreduce(tensor, gradient.data(), out.data());
-      const auto mean = MeanOverRanks(4, [](int r) { return WholeNumbers(kN, r, 0); });
-      for (size_t i = 0; i < kN; ++i) ASSERT_EQ(out[i], convert(static_cast<float>(mean[i]))) << i;
-    });
-  }
-}
-
-TEST(DTypes, Float64) {
-  ExchangeWholeNumbersAs<double>(TERSE_FLOAT64, [](float value) { return static_cast<double>(value); });
-}
-TEST(DTypes, Float16) { ExchangeWholeNumbersAs<uint16_t>(TERSE_FLOAT16, ToHalf); }
-TEST(DTypes, BFloat16) { ExchangeWholeNumbersAs<uint16_t>(TERSE_BFLOAT16, ToBFloat); }
-
-TEST(DTypes, DenseFloat64KeepsItsPrecision) {
-  RunRanksOk(2, kUncompressed, [](Group& group, int rank) {
-    const TensorId tensor = group.Register("weight", {2}, TERSE_FLOAT64);
-    const double gradient[] = {1.0 + rank * 0x1p-40, 1e300};
-    double out[2] = {};
-    group.Allreduce(tensor, gradient, out);
-    EXPECT_EQ(out[0], 1.0 + 0x1p-41);
-    EXPECT_EQ(out[1], 1e300);
   });
 }
 

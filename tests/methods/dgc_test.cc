@@ -378,15 +378,20 @@ TEST(Dgc, TensorsMayChangeBetweenDenseAndCompressed) {
   }
 }
 
-TEST(Dgc, ADenseStepLeavesWhatWasNotSentForLater) {
+TEST(Dgc, ADenseStepTakesOutOfVAsMuchAsItSendsAnyway) {
   SimulatedRanks ranks(DgcConfig(), {.elements = 2}, 1);
-  ranks.ExchangeCompressed({{1, 4}}, TopK(1));
+  ranks.ExchangeCompressed({{2, 4}}, TopK(1));
   ranks.Step(1);
-  ranks.ExchangeDense({{0, 0}});
+  // u = (2, 0) has moved on to (1, 0): half of v = (2, 0) may go with it.
+  ranks.ExchangeDense({{-0.8f, 0}});
+  EXPECT_THAT(ranks.outs[0], ElementsAre(FloatNear(2, 1e-6), 0));
+  ranks.Step(0);
+  EXPECT_THAT(ranks.State(0, "v"), ElementsAre(2, 0)) << "a skipped step takes nothing";
+  ranks.ExchangeDense({{-0.8f, 0}});
   ranks.Step(1);
-  EXPECT_THAT(ranks.State(0, "v"), ElementsAre(1, 0));
-  ranks.ExchangeCompressed({{0, 0}}, TopK(1));
-  EXPECT_THAT(ranks.outs[0], ElementsAre(FloatNear(1.81f, 1e-6), 0));
+  EXPECT_THAT(ranks.State(0, "v"), ElementsAre(FloatNear(1, 1e-6), 0));
+  ranks.ExchangeCompressed({{-0.9f, 0}}, TopK(1));
+  EXPECT_THAT(ranks.outs[0], ElementsAre(FloatNear(1, 1e-6), 0)) << "the rest goes out compressed";
 }
 
 // After a skip the memory is that of a step in which nothing was selected, bit by bit.

@@ -12,6 +12,7 @@ namespace {
 
 using ::testing::Each;
 using ::testing::ElementsAre;
+using ::testing::FloatNear;
 using ::testing::IsEmpty;
 
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
@@ -61,13 +62,40 @@ TEST(ErrorFeedback, WithoutItNothingIsKept) {
   EXPECT_THAT(ranks.StateNames(0), IsEmpty());
 }
 
-TEST(ErrorFeedback, TheResidualOutlivesADenseStep) {
+// A residual of ten times the gradient takes ten dense steps, in proportion to what is left: never more than
+// a gradient's length at once, and all of it in the end.
+TEST(ErrorFeedback, TheResidualDrainsOverSeveralDenseSteps) {
+  SimulatedRanks ranks(Allreduce(), {.elements = 2}, 1);
+  ranks.ExchangeCompressed({{10, 20}}, TopK(1));
+  ranks.Step(1);
+  for (int step = 0; step < 10; ++step) {
+    EXPECT_THAT(ranks.State(0, "residual"),
+                ElementsAre(FloatNear(10.0f - static_cast<float>(step), 1e-5), 0));
+    ranks.ExchangeDense({{0, 1}});
+    EXPECT_THAT(ranks.outs[0], ElementsAre(FloatNear(1, 1e-5), 1)) << step;
+    ranks.Step(1);
+  }
+  ranks.ExchangeDense({{0, 1}});
+  EXPECT_THAT(ranks.outs[0], ElementsAre(FloatNear(0, 1e-5), 1));
+}
+
+TEST(ErrorFeedback, TheResidualDrainsWithoutAGradientToo) {
+  SimulatedRanks ranks(Allreduce(), {.elements = 2}, 1);
+  ranks.ExchangeCompressed({{64, 100}}, TopK(1));
+  ranks.Step(1);
+  ranks.ExchangeDense({{0, 0}});
+  EXPECT_THAT(ranks.outs[0], ElementsAre(1, 0));
+  ranks.Step(0.5);
+  EXPECT_THAT(ranks.State(0, "residual"), ElementsAre(63.5f, 0)) << "the clip kept half of what was sent";
+}
+
+TEST(ErrorFeedback, ADenseStepThatIsNotFiniteLeavesTheResidual) {
   SimulatedRanks ranks(Allreduce(), {.elements = 2}, 1);
   ranks.ExchangeCompressed({{1, 2}}, TopK(1));
   ranks.Step(1);
-  ranks.ExchangeDense({{5, 5}});
+  ranks.ExchangeDense({{0, kNan}});
+  EXPECT_FALSE(ranks.finite);
   ranks.Step(1);
-  EXPECT_THAT(ranks.outs[0], ElementsAre(5, 5));
   EXPECT_THAT(ranks.State(0, "residual"), ElementsAre(1, 0));
 }
 

@@ -12,7 +12,6 @@ std::optional<std::string> ReasonForDense(const wire::Config& config, wire::Code
   if (config.disable) return "compression is disabled";
   if (world_size == 1) return "one rank: nothing to exchange";
   if (codec == wire::Codec::kNone) return "compressor none";
-  if (tensor.dtype == wire::DType::kFloat64) return "float64 goes dense: residuals are float32";
   if (tensor.elements < static_cast<uint64_t>(config.min_elements)) {
     return "below min_elements (" + std::to_string(tensor.elements) + " < " +
            std::to_string(config.min_elements) + ")";

@@ -21,7 +21,7 @@ struct TensorInfo {
   uint64_t elements = 0;
 };
 
-// The row of one tensor: dense when it is small, excluded, fp64, alone or when compression is off, else
+// The row of one tensor: dense when it is small, excluded, alone or when compression is off, else
 // the configured codec (dgc: topk, onebit_adam: onebit). `reason` says which, with the numbers.
 wire::PlanRow StaticRow(const wire::Config& config, int world_size, const TensorInfo& tensor);
 

@@ -108,7 +108,12 @@ void BatchRunner::Finish(const BatchContext& context, Item* item, absl::Span<flo
     tensor.pending.nonfinite = !tensor.last_finite;
   }
   if (!item->call->float_result && (tensor.dtype != wire::DType::kFloat32 || context.loss_scale != 1.0)) {
-    FromFloat(tensor.dtype, result, context.loss_scale, item->call->recv, tensor.method->residual());
+    const bool kept = !dense && !tensor.method->excess().empty();
+    std::vector<Excess>* const excess = kept ? &tensor.pending.excess : nullptr;
+    FromFloat(tensor.dtype, result, context.loss_scale, item->call->recv, excess);
+    // Every rank sees the same excess; together they keep it once.
+    const float share = 1.0f / (Weight() * static_cast<float>(group_->size()));
+    for (Excess& element : tensor.pending.excess) element.value *= share;
   }
   CountCall(*item);
 }
@@ -138,7 +143,7 @@ wire::FrameHeader BatchRunner::HeaderOf(const BatchContext& context, const Item&
   header.codec = item.tensor->row.codec;
   header.exchange = item.tensor->row.exchange;
   header.flags = item.nonfinite ? wire::kFrameNonfinite : 0;
-  header.plan_version = 0;
+  header.plan_version = context.plan_version;
   header.tensor = item.tensor->id;
   header.step = context.step;
   header.begin = shard.begin;

@@ -28,7 +28,7 @@ absl::Status BatchRunner::RunDense(const BatchContext& context, absl::Span<Item>
     absl::Status status;
     size_t end = i + 1;
     if (tensor.dtype == wire::DType::kFloat64 && config_.method == wire::Method::kAllreduce &&
-        !items[i].call->float_result) {
+        !tensor.was_compressed && !items[i].call->float_result) {
       status = DenseDouble(&items[i]);
     } else if (tensor.elements >= kFuseBelowElements) {
       status = DenseOne(context, &items[i]);
@@ -102,7 +102,8 @@ void BatchRunner::FinishDense(const BatchContext& context, Item* item, absl::Spa
   item->tensor->stats.decode_ms += decode.Milliseconds();
 }
 
-// fp64 gradients of method allreduce never pass through fp32: what comes back is the fp64 sum.
+// fp64 gradients of method allreduce that are not compressed never pass through fp32: what comes back is the
+// fp64 sum.
 absl::Status BatchRunner::DenseDouble(Item* item) {
   Tensor& tensor = *item->tensor;
   auto* const result = static_cast<double*>(item->call->recv);

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Engine::Adopt: how a tensor goes from one codec to another, or to dense and back, without losing what
+// waits.
+#include <algorithm>
+#include <limits>
+
+#include "absl/strings/str_cat.h"
+#include "compressors/registry.h"
+#include "proto/wire/checksum.h"
+#include "proto/wire/text.h"
+#include "runtime/engine/engine.h"
+
+namespace terse::engine {
+namespace {
+
+bool IsDense(wire::Exchange exchange) {
+  return exchange == wire::Exchange::kDense || exchange == wire::Exchange::kDeterministicDense;
+}
+
+bool Fits(const Compressor& codec, wire::Exchange exchange) {
+  if (codec.codec() == wire::Codec::kNone) return IsDense(exchange);
+  switch (codec.kind()) {
+    case Kind::kGather:
+      return exchange == wire::Exchange::kAllGather;
+    case Kind::kSplit:
+      return exchange == wire::Exchange::kScatterReduceAllGather;
+    case Kind::kLinear:
+      return false;
+  }
+  return false;
+}
+
+bool Fits(wire::Method method, wire::Codec codec) {
+  if (method == wire::Method::kAllreduce || codec == wire::Codec::kNone) return true;
+  return codec == (method == wire::Method::kDgc ? wire::Codec::kTopK : wire::Codec::kOneBit);
+}
+
+}  // namespace
+
+absl::Status Engine::CheckRow(const Tensor& tensor, const wire::PlanRow& row) const {
+  const auto error = [&](auto... words) {
+    return absl::InvalidArgumentError(absl::StrCat("tensor '", tensor.name, "': ", words...));
+  };
+  const absl::string_view codec_name = wire::View(wire::Name(row.codec));
+  const Compressor* const codec = FindCompressor(row.codec);
+  if (codec == nullptr) return error("codec ", codec_name, " is not in this build");
+  if (absl::Status status = codec->CheckParams(row.params); !status.ok()) return error(status.message());
+  if (!Fits(*codec, row.exchange)) {
+    return error("codec ", codec_name, " does not go by ", wire::View(wire::Name(row.exchange)));
+  }
+  if (!Fits(config_.method, row.codec)) {
+    return error("codec ", codec_name, " does not go with method ", wire::View(wire::Name(config_.method)));
+  }
+  if (codec->kind() == Kind::kGather && tensor.elements > std::numeric_limits<uint32_t>::max()) {
+    return error("positions are 32 bit; exclude it or split it");
+  }
+  if (!IsDense(row.exchange) && row.error_feedback != config_.error_feedback) {
+    return error("error feedback is the configuration's, not the plan's");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Engine::Adopt(const wire::Plan& plan) {
+  if (!broken_.ok()) return broken_;
+  if (!outstanding_.empty() || !done_.empty()) {
+    return absl::FailedPreconditionError("requests are outstanding; plans change between steps");
+  }
+  if (plan.version <= plan_version_ || plan.activation_step != step_ || plan.rows.size() != tensors_.size()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("plan ", plan.version, " for step ", plan.activation_step, " and ", plan.rows.size(),
+                     " tensors does not follow plan ", plan_version_, " at step ", step_, " with ",
+                     tensors_.size(), " tensors"));
+  }
+  for (size_t i = 0; i < plan.rows.size(); ++i) {
+    if (plan.rows[i].tensor != i) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("plan ", plan.version, ": row ", i, " is of tensor ", plan.rows[i].tensor));
+    }
+    if (absl::Status status = CheckRow(*tensors_[i], plan.rows[i]); !status.ok()) return status;
+  }
+  for (size_t i = 0; i < plan.rows.size(); ++i) {
+    Tensor& tensor = *tensors_[i];
+    if (wire::RowText(plan.rows[i]) != wire::RowText(tensor.row)) {
+      if (absl::Status status = Note(Switch(plan.rows[i], &tensor)); !status.ok()) return status;
+    }
+    tensor.row.reason = plan.rows[i].reason;
+  }
+  plan_version_ = plan.version;
+  const std::string text = PlanText();
+  plan_hash_ =
+      wire::Fnv1a(absl::MakeSpan(reinterpret_cast<const std::byte*>(text.data()), text.size()), table_hash_);
+  return absl::OkStatus();
+}
+
+absl::Status Engine::Switch(const wire::PlanRow& row, Tensor* tensor) {
+  if (absl::Status status = ResolvePending(tensor, 1.0); !status.ok()) return status;
+  const absl::Span<float> residual = tensor->method->residual();
+  tensor->codec->Materialize(tensor->row.params, absl::MakeSpan(tensor->worker_state), residual);
+  // The owner's error is in units of the result. As part of the owner's residual it will be weighted once
+  // more, and no longer depends on how shards are cut.
+  const absl::Span<float> server = absl::MakeSpan(tensor->server_residual);
+  if (!server.empty()) {
+    const Shard own = tensor->ShardOf(tensor->row.params, rank(), size());
+    tensor->codec->Materialize(tensor->row.params, absl::MakeSpan(tensor->server_state), server);
+    const float unit = config_.reduce == wire::Reduce::kMean ? static_cast<float>(size()) : 1.0f;
+    constexpr float kMost = std::numeric_limits<float>::max();
+    for (size_t i = 0; i < server.size(); ++i) {
+      float& r = residual[own.begin + i];
+      r = std::clamp(r + unit * server[i], -kMost, kMost);
+    }
+  }
+  tensor->server_residual.clear();
+  tensor->worker_state.clear();
+  tensor->server_state.clear();
+  tensor->SetRow(row);
+  return absl::OkStatus();
+}
+
+}  // namespace terse::engine
