@@ -22,24 +22,28 @@ const std::vector<std::string>& RunNames() {
 Run MakeRun(const std::string& name, const std::string& network, int64_t steps, int64_t steps_per_epoch) {
   const double sgd_learning_rate = SgdLearningRate(network);
   const std::string dense = "method: allreduce\ncompressor: none\n";
+  // The sparse runs send all at first, and what they send for good from here on (docs/results/accuracy.md).
+  const int64_t warmup = std::min(steps_per_epoch, steps / 5);
+  const std::string warmup_steps = ", warmup_steps: " + std::to_string(warmup) + "}\n";
   if (name == "sgd") return {name, UpdateRule::kMomentumSgd, sgd_learning_rate, dense};
   if (name == "topk") {
     return {name, UpdateRule::kMomentumSgd, sgd_learning_rate,
-            "method: allreduce\ncompressor: topk\ntopk: {density: 0.01}\n"};
+            "method: allreduce\ncompressor: topk\n"
+            "topk: {density: 0.01, warmup_density: [1.0, 0.25, 0.0625, 0.03]" +
+                warmup_steps,
+            warmup};
   }
   if (name == "quantize") {
     return {name, UpdateRule::kMomentumSgd, sgd_learning_rate,
             "method: allreduce\ncompressor: quantize\nquantize: {bits: 4}\n"};
   }
   if (name == "dgc") {
-    const int64_t warmup = std::min(steps_per_epoch, steps / 5);
-    // Not from the published 25 % on: factor masking takes the momentum from what is sent in every step, and
-    // at such densities that is much of the network (docs/results/accuracy.md).
+    // Not the published 25 and 6.25 %: factor masking takes the momentum from what is sent in every step,
+    // which at such densities is much of the network.
     return {name, UpdateRule::kDgc, sgd_learning_rate,
             "method: dgc\ncompressor: topk\n"
-            "dgc: {density: 0.001, momentum: 0.9, warmup_density: [0.03, 0.015625, 0.0078, 0.004], "
-            "warmup_steps: " +
-                std::to_string(warmup) + "}\n",
+            "dgc: {density: 0.001, momentum: 0.9, warmup_density: [1.0, 0.015625, 0.0078, 0.004]" +
+                warmup_steps,
             warmup};
   }
   if (name == "adam") return {name, UpdateRule::kAdam, kAdamLearningRate, dense};

@@ -41,7 +41,7 @@ struct Config {
     SelectionRule selection = SelectionRule::kExact;
     ValueFormat values = ValueFormat::kFp32;
     int64_t warmup_steps = 0;
-    std::vector<double> warmup_density = {0.25, 0.125, 0.0625, 0.03};
+    std::vector<double> warmup_density = {1.0, 0.25, 0.0625, 0.03};
     friend bool operator==(const TopK&, const TopK&) = default;
   } topk;
   struct Quantize {
