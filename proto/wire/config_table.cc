@@ -211,8 +211,7 @@ std::vector<ConfigKey> MakeRows() {
       Boolean<&C::dgc, &C::Dgc::nesterov>("dgc.nesterov", "Nesterov's form of the momentum"),
       Boolean<&C::dgc, &C::Dgc::masking>("dgc.masking", "clear the momentum of elements that were sent"),
       Number<kNotNegative, &C::dgc, &C::Dgc::clip>(
-          "dgc.clip",
-          "bound of the norm of a tensor's mean gradient; each rank clips its own gradient to that; 0: off"),
+          "dgc.clip", "bound of the norm of a tensor's mean gradient, held by clipping each rank's; 0: off"),
       Number<kNotNegative, &C::dgc, &C::Dgc::weight_decay>("dgc.weight_decay",
                                                            "weight decay, applied by the optimizer step"),
       Choice<kDecayForms, &C::dgc, &C::Dgc::decay>(
