@@ -11,8 +11,9 @@
 // Error feedback is part of encoding, so that a codec can compensate, encode and write the residual
 // back in as few passes over memory as its mathematics allows. With c = fl32(input + residual):
 //   encode c, then residual <- c - decoded(payload).
-// Selection codecs send or keep each element of c bitwise. The others leave residual = fl32(c - decoded),
-// so decoded + residual differs from c by at most 2^-24 |residual|, one rounding. Where the sum of input
+// Selection codecs keep an element of c bitwise or send it, bitwise too where values travel as fp32.
+// Whatever is rounded leaves residual = fl32(c - decoded), so decoded + residual differs from c by at most
+// 2^-24 |residual|, one rounding. Where the sum of input
 // and residual leaves the finite range, c is the greatest finite value of its sign. A codec may leave
 // the residual in a form that it understands only together with its state ("deferred", reference:
 // performance.md); Materialize makes it plain.

@@ -23,22 +23,33 @@ constexpr size_t kChunk = 4096;                   // elements that a full select
 constexpr size_t kDecodePiece = size_t{1} << 15;  // elements of `out` that stay in the L2 cache
 constexpr size_t kLine = 16;                      // elements of a cache line, the unit of the sample
 
-// How one vector is selected from; a function of (n, k) alone.
+// A sampled threshold that too few elements pass is lowered at most so often (the authors' bound). Each time
+// costs a read of the vector; the search of the whole vector, which comes after, costs twenty.
+constexpr int kMostAdjustments = 10;
+constexpr float kAdjustment = 0.8f;
+
+// How one vector is selected from; a function of (n, k, rule) alone.
 struct SelectionPlan {
   size_t stride = 0;    // one line in `stride` is sampled; 0: no sample, the whole vector is searched
   size_t sampled = 0;   // elements in the sample
   size_t rank = 0;      // of the threshold among them
   size_t capacity = 0;  // candidates that are kept
+  size_t least = 0;     // candidates that are enough
+  int adjustments = 0;  // of the threshold, when they are not
 };
 
-SelectionPlan PlanSelection(size_t n, size_t k) {
+SelectionPlan PlanSelection(size_t n, size_t k, wire::SelectionRule rule) {
+  const bool exact = rule == wire::SelectionRule::kExact;
   SelectionPlan plan;
   plan.capacity = k + kChunk;
+  plan.least = exact ? k : k - k / 5;
+  plan.adjustments = exact ? 0 : kMostAdjustments;
   // With h of the k largest expected in the sample, sqrt(h) is its deviation. From 32 of them on, a margin
-  // of four deviations costs less than a larger sample.
+  // of four deviations costs less than a larger sample. Where 80 % are enough, one is as safe as two.
+  const double margin = exact ? 4.0 : 1.0;
   const size_t stride = std::clamp<size_t>(k / 32, 4, 256);
   const double hits = static_cast<double>(k) / static_cast<double>(stride);
-  const size_t rank = static_cast<size_t>(hits + 4.0 * std::sqrt(hits) + 4.0);
+  const size_t rank = static_cast<size_t>(hits + margin * std::sqrt(hits) + margin);
   const size_t sampled = n / kLine / stride * kLine;
   const size_t capacity = 2 * rank * stride + kChunk;
   if (rank >= sampled || capacity >= n / 2) return plan;
@@ -72,6 +83,44 @@ struct Scratch {
   }
 };
 
+// A value as it arrives. Values are limited to the format's range.
+float Rounded(wire::ValueFormat format, float value) {
+  switch (format) {
+    case wire::ValueFormat::kFp16:
+      return kernels::FromFp16(kernels::ToFp16(value));
+    case wire::ValueFormat::kBf16:
+      return kernels::FromBf16(kernels::ToBf16(value));
+    case wire::ValueFormat::kFp32:
+      break;
+  }
+  return value;
+}
+
+size_t ValueBytes(wire::ValueFormat format) { return format == wire::ValueFormat::kFp32 ? 4 : 2; }
+
+// Returns the end of what was written.
+std::byte* StoreValues(wire::ValueFormat format, absl::Span<const float> values, std::byte* to) {
+  if (format == wire::ValueFormat::kFp32) {
+    std::memcpy(to, values.data(), values.size() * sizeof(float));
+    return to + values.size() * sizeof(float);
+  }
+  for (const float value : values) {
+    wire::Store(to, format == wire::ValueFormat::kFp16 ? kernels::ToFp16(value) : kernels::ToBf16(value));
+    to += sizeof(uint16_t);
+  }
+  return to;
+}
+
+// The value of entry i; NaN for every pattern that is no number.
+float LoadValue(wire::ValueFormat format, const std::byte* values, size_t i) {
+  if (format == wire::ValueFormat::kFp32) return wire::Load<float>(values + i * sizeof(float));
+  const auto bits = wire::Load<uint16_t>(values + i * sizeof(uint16_t));
+  if (format == wire::ValueFormat::kBf16) return kernels::FromBf16(bits);
+  constexpr uint16_t kExponent = 0x7c00;
+  if ((bits & kExponent) == kExponent) return std::numeric_limits<float>::quiet_NaN();
+  return kernels::FromFp16(bits);
+}
+
 // Selects the k largest of one compensated vector.
 class Selector {
  public:
@@ -83,9 +132,31 @@ class Selector {
         scratch_(plan, args.scratch),
         kernels_(kernels::ActiveKernels()) {}
 
-  // Compensates, and returns how many elements were selected: their positions and values are the first
-  // of indices() and values().
-  size_t Run() {
+  // Compensates, selects, rounds what was selected to `format` and leaves the difference in the residual.
+  // What rounds to 0 is not sent.
+  void Run(wire::ValueFormat format) {
+    const size_t selected = Select();
+    count_ = 0;
+    for (size_t i = 0; i < selected; ++i) {
+      const uint32_t position = scratch_.indices[i];
+      const float value = scratch_.values[i];
+      const float sent = Rounded(format, value);
+      if (sent == 0.0f) continue;
+      if (!residual_.empty()) residual_[position] = value - sent;
+      scratch_.indices[count_] = position;
+      scratch_.values[count_] = sent;
+      ++count_;
+    }
+  }
+
+  // Of the last Run.
+  bool nonfinite() const { return nonfinite_; }
+  absl::Span<const uint32_t> positions() const { return scratch_.indices.first(count_); }
+  absl::Span<const float> values() const { return scratch_.values.first(count_); }
+
+ private:
+  // Returns how many elements were selected: the first candidates in the scratch.
+  size_t Select() {
     if (plan_.stride != 0) {
       if (const size_t count = FromCandidates()) return count;
     } else if (!residual_.empty()) {
@@ -96,11 +167,6 @@ class Selector {
     return FromAll();
   }
 
-  bool nonfinite() const { return nonfinite_; }
-  const uint32_t* indices() const { return scratch_.indices.data(); }
-  const float* values() const { return scratch_.values.data(); }
-
- private:
   // A threshold that somewhat more than k elements should pass; never 0.
   float SampleThreshold() {
     float* to = scratch_.sample.data();
@@ -116,17 +182,28 @@ class Selector {
     return std::bit_cast<float>(std::max(loose.magnitude, 1u));
   }
 
-  // One pass over the vector. Returns 0 when it does not tell the k largest; the vector is compensated
-  // in any case.
-  size_t FromCandidates() {
-    const float threshold = SampleThreshold();
+  // The candidates of the whole vector. Returns how many there are, perhaps more than were kept.
+  size_t Collect(bool compensated, float threshold) {
     const kernels::Kernels::Collected found = kernels_.collect(
-        false, input_.data(), residual_.empty() ? nullptr : residual_.data(), input_.size(), 0, threshold,
-        scratch_.indices.data(), scratch_.values.data(), scratch_.indices.size());
-    nonfinite_ = found.nonfinite;
-    if (found.count < k_ || found.count > scratch_.indices.size()) return 0;
-    Selection selection = SelectLargest(scratch_.values.subspan(0, found.count), k_, scratch_.histogram);
-    return Keep(selection, 0, 0, found.count);
+        compensated, input_.data(), residual_.empty() ? nullptr : residual_.data(), input_.size(), 0,
+        threshold, scratch_.indices.data(), scratch_.values.data(), scratch_.indices.size());
+    if (!compensated) nonfinite_ = found.nonfinite;
+    return found.count;
+  }
+
+  // One pass over the vector, and one for each adjustment of the threshold. Returns 0 when that does not
+  // give enough candidates, or gives too many to keep; the vector is compensated in any case.
+  size_t FromCandidates() {
+    float threshold = SampleThreshold();
+    size_t found = Collect(/*compensated=*/false, threshold);
+    for (int i = 0; i < plan_.adjustments && found < plan_.least; ++i) {
+      threshold = std::max(kAdjustment * threshold, std::numeric_limits<float>::denorm_min());
+      found = Collect(/*compensated=*/true, threshold);
+    }
+    if (found < plan_.least || found > scratch_.indices.size()) return 0;
+    if (found <= k_) return found;
+    Selection selection = SelectLargest(scratch_.values.first(found), k_, scratch_.histogram);
+    return Keep(selection, 0, 0, found);
   }
 
   // As many passes as it takes.
@@ -162,6 +239,7 @@ class Selector {
   SelectionPlan plan_;
   Scratch scratch_;
   const kernels::Kernels& kernels_;
+  size_t count_ = 0;
   bool nonfinite_ = false;
 };
 
@@ -203,7 +281,7 @@ class Entries {
     }
     position_ = next_ + gap;
     next_ = position_ + 1;
-    value_ = wire::Load<float>(values_.data() + taken_ * sizeof(float));
+    value_ = LoadValue(format_, values_.data(), taken_);
     if (!std::isfinite(value_)) return Fail(absl::StrCat("topk value of entry ", taken_, " is ", value_));
     ++taken_;
   }
@@ -214,25 +292,29 @@ class Entries {
     const uint32_t count = reader.Get<uint32_t>();
     const uint8_t coding = reader.Get<uint8_t>();
     const uint8_t parameter = reader.Get<uint8_t>();
-    const uint16_t reserved = reader.Get<uint16_t>();
+    const uint8_t format = reader.Get<uint8_t>();
+    const uint8_t reserved = reader.Get<uint8_t>();
     if (!reader.ok()) {
       Fail("topk payload is shorter than its header");
       return false;
     }
-    if (count > n_ || count * sizeof(float) > reader.remaining()) {
+    rice_ = coding == static_cast<uint8_t>(wire::IndexCoding::kRice);
+    if (coding > static_cast<uint8_t>(wire::IndexCoding::kRice) || reserved != 0 ||
+        parameter > (rice_ ? kMaxRiceParameter : 0) ||
+        format > static_cast<uint8_t>(wire::ValueFormat::kBf16)) {
+      Fail(absl::StrCat("topk payload has index coding ", coding, " with parameter ", parameter,
+                        ", value format ", format, " and ", reserved, " where 0 belongs"));
+      return false;
+    }
+    format_ = static_cast<wire::ValueFormat>(format);
+    const size_t values = count * ValueBytes(format_);
+    if (count > n_ || values > reader.remaining()) {
       Fail(absl::StrCat("topk payload of ", payload.size(), " bytes says it has ", count, " of ", n_,
                         " elements"));
       return false;
     }
-    rice_ = coding == static_cast<uint8_t>(wire::IndexCoding::kRice);
-    if (coding > static_cast<uint8_t>(wire::IndexCoding::kRice) || reserved != 0 ||
-        parameter > (rice_ ? kMaxRiceParameter : 0)) {
-      Fail(absl::StrCat("topk payload has index coding ", coding, " with parameter ", parameter, " and ",
-                        reserved, " where 0 belongs"));
-      return false;
-    }
     count_ = count;
-    positions_ = reader.GetBytes(reader.remaining() - count_ * sizeof(float));
+    positions_ = reader.GetBytes(reader.remaining() - values);
     values_ = reader.GetBytes(reader.remaining());
     reader_ = RiceReader(positions_, parameter);
     const size_t unit =
@@ -260,6 +342,7 @@ class Entries {
   size_t count_ = 0;
   size_t taken_ = 0;  // entries read, with the current one
   bool rice_ = false;
+  wire::ValueFormat format_ = wire::ValueFormat::kFp32;
   wire::Bytes positions_;
   wire::Bytes values_;
   RiceReader reader_;
@@ -316,20 +399,28 @@ absl::Status TopK::CheckParams(const wire::CodecParams& params) const {
     return absl::InvalidArgumentError(
         absl::StrCat("topk.index is number ", static_cast<int>(params.index), "; it must be u32 or rice"));
   }
+  if (params.selection > wire::SelectionRule::kSampled) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "topk.selection is number ", static_cast<int>(params.selection), "; it must be exact or sampled"));
+  }
+  if (params.values > wire::ValueFormat::kBf16) {
+    return absl::InvalidArgumentError(absl::StrCat("topk.values is number ", static_cast<int>(params.values),
+                                                   "; it must be fp32, fp16 or bf16"));
+  }
   return absl::OkStatus();
 }
 
 size_t TopK::MaxPayloadBytes(const wire::CodecParams& params, size_t n) const {
   if (n == 0) return 0;
   const size_t k = TopKCount(params.density, n);
-  const size_t positions =
-      params.index == wire::IndexCoding::kRice ? RiceMaxBytes(n, k) : k * sizeof(uint32_t);
-  return kHeaderBytes + positions + k * sizeof(float);
+  size_t positions = k * sizeof(uint32_t);
+  if (params.index == wire::IndexCoding::kRice) positions = std::min(positions, RiceMaxBytes(n, k));
+  return kHeaderBytes + positions + k * ValueBytes(params.values);
 }
 
 size_t TopK::ScratchBytes(const wire::CodecParams& params, size_t n) const {
   if (n == 0) return 0;
-  return Scratch::Bytes(PlanSelection(n, TopKCount(params.density, n)));
+  return Scratch::Bytes(PlanSelection(n, TopKCount(params.density, n), params.selection));
 }
 
 absl::StatusOr<EncodeResult> TopK::Encode(const wire::CodecParams& params, const EncodeArgs& args,
@@ -344,32 +435,33 @@ absl::StatusOr<EncodeResult> TopK::Encode(const wire::CodecParams& params, const
   if (n == 0) return EncodeResult{};
 
   const size_t k = TopKCount(params.density, n);
-  Selector selector(args, k, PlanSelection(n, k));
-  const size_t count = selector.Run();
-  const absl::Span<const uint32_t> positions(selector.indices(), count);
-  if (!args.residual.empty()) {
-    for (const uint32_t position : positions) args.residual[position] = 0.0f;
-  }
+  Selector selector(args, k, PlanSelection(n, k, params.selection));
+  selector.Run(params.values);
+  const absl::Span<const uint32_t> positions = selector.positions();
 
   std::byte* at = shard.out.data() + kHeaderBytes;
-  RicePlan plan;
-  if (params.index == wire::IndexCoding::kRice) {
-    plan = PlanRice(n, positions);
-    EncodeRice(plan, positions, at);
-    at += plan.bytes;
+  const size_t plain_bytes = positions.size() * sizeof(uint32_t);
+  wire::IndexCoding coding = wire::IndexCoding::kU32;
+  RicePlan rice;
+  if (params.index == wire::IndexCoding::kRice) rice = PlanRice(n, positions);
+  if (params.index == wire::IndexCoding::kRice && rice.bytes <= plain_bytes) {
+    coding = wire::IndexCoding::kRice;
+    EncodeRice(rice, positions, at);
+    at += rice.bytes;
   } else {
-    std::memcpy(at, positions.data(), count * sizeof(uint32_t));
-    at += count * sizeof(uint32_t);
+    rice.parameter = 0;
+    std::memcpy(at, positions.data(), plain_bytes);
+    at += plain_bytes;
   }
-  std::memcpy(at, selector.values(), count * sizeof(float));
-  at += count * sizeof(float);
+  at = StoreValues(params.values, selector.values(), at);
   shard.size = static_cast<size_t>(at - shard.out.data());
 
   wire::Writer header(shard.out);
-  header.Put(static_cast<uint32_t>(count));
-  header.Put(static_cast<uint8_t>(params.index));
-  header.Put(static_cast<uint8_t>(plan.parameter));
-  header.Put(uint16_t{0});
+  header.Put(static_cast<uint32_t>(positions.size()));
+  header.Put(static_cast<uint8_t>(coding));
+  header.Put(static_cast<uint8_t>(rice.parameter));
+  header.Put(static_cast<uint8_t>(params.values));
+  header.Put(uint8_t{0});
   return EncodeResult{selector.nonfinite()};
 }
 

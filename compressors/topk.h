@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// topk: the k elements of greatest magnitude, k = ceil(density n), with their positions. The selection is
-// exact: ties go to the lower position, zeros are never sent (so a payload may hold fewer than k). What
-// is sent leaves the residual bitwise; what is not stays in it bitwise.
+// topk: the k elements of greatest magnitude, k = ceil(density n), with their positions. Ties go to the lower
+// position, zeros are never sent (so a payload may hold fewer than k). What is not sent stays in the residual
+// bitwise; what is sent leaves it bitwise, or but for the rounding of its value to fp16 or bf16.
 //
 // Selection reads the vector once: a sample of it gives a threshold that a few more than k elements
 // pass, the pass that compensates collects those, and the k largest are taken out of them exactly. A
-// vector whose sample misleads, or of which much is sent, is read again (select.h).
+// vector whose sample misleads, or of which much is sent, is read again (select.h). With selection `sampled`
+// 0.8 k candidates are enough, and a threshold that fewer pass is lowered; of more than k the largest are
+// taken all the same. What is sent are the largest elements under either rule.
 //
-// Payload: count (u32), index coding (u8), Rice parameter (u8, 0 for u32 coding), 0 (u16), positions,
-// values (fp32 each). Positions are ascending, as u32 or Rice-coded (rice.h).
+// Payload: count (u32), index coding (u8), Rice parameter (u8, 0 for u32 coding), value format (u8), 0 (u8),
+// positions, values (4 or 2 bytes each). Positions are ascending, as u32 or Rice-coded (rice.h).
 #ifndef TERSE_COMPRESSORS_TOPK_H_
 #define TERSE_COMPRESSORS_TOPK_H_
 

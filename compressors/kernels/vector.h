@@ -5,6 +5,7 @@
 #define TERSE_COMPRESSORS_KERNELS_VECTOR_H_
 
 #include <cassert>
+#include <cmath>
 
 #include "absl/types/span.h"
 #include "compressors/kernels/dispatch.h"
@@ -25,6 +26,12 @@ inline void AddScaled(absl::Span<const float> from, float factor, absl::Span<flo
 // True when no element is NaN or Inf.
 inline bool AllFinite(absl::Span<const float> values) {
   return ActiveKernels().all_finite(values.data(), values.size());
+}
+
+// The L2 norm of the elements that are finite, in fp64 and in the fixed order of onebit_sum.
+inline double FiniteNorm(absl::Span<const float> values) {
+  constexpr auto kSquares = wire::ScaleNorm::kL2;
+  return std::sqrt(ActiveKernels().onebit_sum(kSquares, values.data(), nullptr, values.size()).value);
 }
 
 // residual += input, by the rule of error feedback: an input that is NaN or Inf counts as 0, the sum is

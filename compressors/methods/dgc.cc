@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "compressors/methods/dgc.h"
 
+#include <cassert>
+#include <cmath>
+
+#include "compressors/kernels/vector.h"
 #include "compressors/methods/density_warmup.h"
 #include "compressors/methods/error_feedback.h"
 #include "compressors/methods/finite.h"
@@ -13,7 +17,21 @@ namespace {
 // u is finite and m < 1, so m u is: whatever is not finite comes from this step's gradient (or from its
 // sum with u), and is looked for once, in the value that is sent.
 
-bool AccumulatePlain(size_t n, float m, const float* g, float* u) {
+// The local gradient as the momentum gets it. A factor of 1 changes no bit.
+struct Clipped {
+  float operator[](size_t i) const { return factor * gradient[i]; }
+  const float* gradient;
+  float factor;
+};
+struct ClippedAndDecayed {
+  float operator[](size_t i) const { return clipped[i] + decay * parameter[i]; }
+  Clipped clipped;
+  const float* parameter;
+  float decay;
+};
+
+template <typename Gradient>
+bool AccumulatePlain(size_t n, float m, Gradient g, float* u) {
   uint32_t bad = 0;
   for (size_t i = 0; i < n; ++i) {
     const float decayed = m * u[i];
@@ -25,12 +43,14 @@ bool AccumulatePlain(size_t n, float m, const float* g, float* u) {
   return bad == 0;
 }
 
-bool AccumulateNesterov(size_t n, float m, const float* g, float* u, float* send) {
+template <typename Gradient>
+bool AccumulateNesterov(size_t n, float m, Gradient g, float* u, float* send) {
   uint32_t bad = 0;
   for (size_t i = 0; i < n; ++i) {
+    const float local = g[i];
     const float decayed = m * u[i];
-    const float next = m * (u[i] + g[i]);
-    const float sum = next + g[i];
+    const float next = m * (u[i] + local);
+    const float sum = next + local;
     const bool finite = IsFinite(sum);
     u[i] = Select(finite, next, decayed);
     send[i] = Select(finite, sum, decayed);
@@ -41,20 +61,42 @@ bool AccumulateNesterov(size_t n, float m, const float* g, float* u, float* send
 
 // The dense rules leave u alone, and what is not finite as it is.
 
-void NextPlain(size_t n, float m, const float* g, const float* u, float* next) {
+template <typename Gradient>
+void NextPlain(size_t n, float m, Gradient g, const float* u, float* next) {
   for (size_t i = 0; i < n; ++i) next[i] = m * u[i] + g[i];
 }
 
-void NextNesterov(size_t n, float m, const float* g, const float* u, float* next, float* send) {
+template <typename Gradient>
+void NextNesterov(size_t n, float m, Gradient g, const float* u, float* next, float* send) {
   for (size_t i = 0; i < n; ++i) {
-    next[i] = m * (u[i] + g[i]);
-    send[i] = next[i] + g[i];
+    const float local = g[i];
+    const float momentum = m * (u[i] + local);
+    next[i] = momentum;
+    send[i] = momentum + local;
   }
+}
+
+// How much larger than the norm of what the ranks' gradients are reduced to the norm of one of them is, if
+// they are independent: sqrt(N) times a mean, 1/sqrt(N) of a sum.
+double LocalNormRatio(wire::Reduce reduce, int world_size) {
+  const double root = std::sqrt(static_cast<double>(world_size));
+  return reduce == wire::Reduce::kMean ? root : 1.0 / root;
+}
+
+// What the ranks add of the parameter must come out as lambda once.
+float LocalDecay(const wire::Config& config, int world_size) {
+  if (config.dgc.decay != wire::DecayForm::kLocal) return 0.0f;
+  const double times = config.reduce == wire::Reduce::kMean ? 1.0 : world_size;
+  return static_cast<float>(config.dgc.weight_decay / times);
 }
 
 }  // namespace
 
-Dgc::Dgc(const wire::Config::Dgc& config, const TensorFacts& tensor) : config_(config), tensor_(tensor) {}
+Dgc::Dgc(const wire::Config& config, const TensorFacts& tensor)
+    : config_(config.dgc),
+      tensor_(tensor),
+      most_norm_(config.dgc.clip * LocalNormRatio(config.reduce, tensor.world_size)),
+      decay_(LocalDecay(config, tensor.world_size)) {}
 
 wire::CodecParams Dgc::Params(uint64_t step, const wire::CodecParams& planned) const {
   wire::CodecParams params = planned;
@@ -62,8 +104,22 @@ wire::CodecParams Dgc::Params(uint64_t step, const wire::CodecParams& planned) c
   return params;
 }
 
+float Dgc::ClipFactor(absl::Span<const float> gradient) const {
+  if (most_norm_ == 0) return 1.0f;
+  const double norm = kernels::FiniteNorm(gradient);
+  return norm > most_norm_ ? static_cast<float>(most_norm_ / norm) : 1.0f;
+}
+
 absl::Span<const float> Dgc::Before(bool dense, absl::Span<const float> gradient, absl::Span<float> scratch,
                                     bool* nonfinite) {
+  const Clipped clipped{gradient.data(), ClipFactor(gradient)};
+  if (decay_ == 0) return Accumulate(dense, clipped, scratch, nonfinite);
+  assert(parameter_.size() == tensor_.elements);
+  return Accumulate(dense, ClippedAndDecayed{clipped, parameter_.data(), decay_}, scratch, nonfinite);
+}
+
+template <typename Gradient>
+absl::Span<const float> Dgc::Accumulate(bool dense, Gradient g, absl::Span<float> scratch, bool* nonfinite) {
   const float m = static_cast<float>(config_.momentum);
   const size_t n = tensor_.elements;
   const absl::Span<float> send = scratch.first(config_.nesterov ? n : 0);
@@ -73,18 +129,18 @@ absl::Span<const float> Dgc::Before(bool dense, absl::Span<const float> gradient
     next_u_.resize(n);
     pending_ = Pending::kMomentum;
     if (config_.nesterov) {
-      NextNesterov(n, m, gradient.data(), u_.data(), next_u_.data(), send.data());
+      NextNesterov(n, m, g, u_.data(), next_u_.data(), send.data());
       return drain_.Add(send, v_, scratch);
     }
-    NextPlain(n, m, gradient.data(), u_.data(), next_u_.data());
+    NextPlain(n, m, g, u_.data(), next_u_.data());
     return drain_.Add(next_u_, v_, scratch);
   }
   v_.resize(n);
   std::vector<float>().swap(next_u_);
   pending_ = Pending::kMask;
   // v <- v + u is the codec's own compensation: it adds its residual, v, to what it is given.
-  const bool finite = config_.nesterov ? AccumulateNesterov(n, m, gradient.data(), u_.data(), send.data())
-                                       : AccumulatePlain(n, m, gradient.data(), u_.data());
+  const bool finite = config_.nesterov ? AccumulateNesterov(n, m, g, u_.data(), send.data())
+                                       : AccumulatePlain(n, m, g, u_.data());
   if (!finite) *nonfinite = true;
   if (config_.nesterov) return send;
   return u_;
@@ -119,7 +175,8 @@ void Dgc::VisitState(const Visitor& visit) {
 }
 
 DgcUpdate::DgcUpdate(const wire::Config::Dgc& config, size_t elements) : config_(config) {
-  if (config_.weight_decay != 0) decay_.resize(elements);
+  const bool buffered = config_.decay == wire::DecayForm::kBuffer;
+  if (buffered && config_.weight_decay != 0) decay_.resize(elements);
 }
 
 void DgcUpdate::Apply(absl::Span<const float> out, double learning_rate, absl::Span<float> parameter) {

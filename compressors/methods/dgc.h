@@ -3,16 +3,19 @@
 // Method `dgc`: Deep Gradient Compression (Lin et al., ICLR 2018, and the authors' code). Each rank keeps
 // its own momentum u and what it has not sent yet, v (the codec's residual):
 //
+//   local      g <- g min(1, clip sqrt(N) / |g|)   and, with decay `local`, g <- g + lambda w
 //   plain      u <- m u + g          v <- v + u
 //   Nesterov   u <- m (u + g)        v <- v + u + g
-//   send v at the selected places; there v <- 0 and, with masking, u <- 0
+//   send v at the selected places; there v <- what rounding cut off and, with masking, u <- 0
 //
 // The reduced result is the whole update of plain SGD: the caller has no momentum of its own. A dense
 // exchange sends u (Nesterov: u + g) itself, so that its result, too, is the update, and u stays the
 // rank's own. Sums being linear, that is momentum SGD on the reduced gradient; the tensor can go from
 // dense to compressed and back, and the ranks' results are equal bit by bit, at any step.
 //
-// What waits in v when the tensor goes dense drains over the next steps (residual_drain.h).
+// What waits in v when the tensor goes dense drains over the next steps (residual_drain.h). Dense exchanges
+// clip and decay like compressed ones. docs/methods.md derives the sqrt(N) and says where this differs from
+// the paper.
 #ifndef TERSE_COMPRESSORS_METHODS_DGC_H_
 #define TERSE_COMPRESSORS_METHODS_DGC_H_
 
@@ -27,9 +30,11 @@ namespace terse {
 // Memory: 2n floats (u and v compressed, u and the pending u dense), and 4 bytes per place sent.
 class Dgc final : public TensorMethod {
  public:
-  Dgc(const wire::Config::Dgc& config, const TensorFacts& tensor);
+  Dgc(const wire::Config& config, const TensorFacts& tensor);
 
   wire::CodecParams Params(uint64_t step, const wire::CodecParams& planned) const override;
+  bool needs_parameter() const override { return decay_ != 0; }
+  void SetParameter(absl::Span<const float> parameter) override { parameter_ = parameter; }
   absl::Span<const float> Before(bool dense, absl::Span<const float> gradient, absl::Span<float> scratch,
                                  bool* nonfinite) override;
   absl::Span<float> residual() override { return absl::MakeSpan(v_); }
@@ -43,8 +48,17 @@ class Dgc final : public TensorMethod {
   // What the exchange under way has to leave behind when it is resolved.
   enum class Pending { kNothing, kMomentum, kMask };
 
+  // What clipping multiplies the gradient by; elements that are not finite count as 0.
+  float ClipFactor(absl::Span<const float> gradient) const;
+  // Before, of a gradient type that clips, or clips and decays.
+  template <typename Gradient>
+  absl::Span<const float> Accumulate(bool dense, Gradient g, absl::Span<float> scratch, bool* nonfinite);
+
   const wire::Config::Dgc config_;
   TensorFacts tensor_;
+  const double most_norm_;  // of the local gradient; 0: any
+  const float decay_;       // times the parameter, in the local gradient
+  absl::Span<const float> parameter_;
   std::vector<float> u_;
   std::vector<float> v_;        // empty before the first compressed step
   std::vector<float> next_u_;   // dense: u of the step under way; empty when compressed
@@ -56,6 +70,7 @@ class Dgc final : public TensorMethod {
 // SGD with the weight decay in a buffer of its own, which never enters u or v and is equal on all ranks:
 //   B <- m B + lambda w;   w <- w - learning_rate * (B + out)
 // With Nesterov the decay term is lambda w + m B. B exists only when lambda > 0. (Authors' code.)
+// With `dgc.decay: local` the decay is in out already, and this is plain SGD.
 class DgcUpdate final : public ParameterUpdate {
  public:
   DgcUpdate(const wire::Config::Dgc& config, size_t elements);

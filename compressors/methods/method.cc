@@ -10,7 +10,7 @@ namespace terse {
 std::unique_ptr<TensorMethod> MakeTensorMethod(const wire::Config& config, const TensorFacts& tensor) {
   switch (config.method) {
     case wire::Method::kDgc:
-      return std::make_unique<Dgc>(config.dgc, tensor);
+      return std::make_unique<Dgc>(config, tensor);
     case wire::Method::kOneBitAdam:
       return std::make_unique<OneBitAdam>(config.adam, tensor);
     case wire::Method::kAllreduce:

@@ -42,6 +42,7 @@ struct TensorFacts {
   bool dense = false;  // the plan's row is dense
   bool error_feedback = true;
   bool one_rank = false;  // dense only because there is no other rank: 1-bit Adam freezes v all the same
+  int world_size = 1;
 };
 
 class TensorMethod {
@@ -55,6 +56,11 @@ class TensorMethod {
   // The codec's parameters in this step (density warm-up); `planned` are the plan's. A gather codec whose
   // density comes out as 1 has nothing to select, and the engine makes the exchange dense.
   virtual wire::CodecParams Params(uint64_t step, const wire::CodecParams& planned) const { return planned; }
+
+  // DGC's local weight decay is added to the gradient, so Before reads the parameter that the step updates:
+  // n elements, set before each Before. Only terse_optimizer_step knows it.
+  virtual bool needs_parameter() const { return false; }
+  virtual void SetParameter(absl::Span<const float> parameter) {}
 
   // Turns the local gradient into the vector to send: `gradient` itself, `scratch` (n elements) after
   // writing it, or a vector of the method's own that stays as it is until AfterExchange.

@@ -22,6 +22,9 @@
 
 namespace terse::wire {
 
+// Where DGC's weight decay goes: into a buffer of the optimizer step, or into each rank's gradient.
+enum class DecayForm : uint8_t { kBuffer, kLocal };
+
 // Everything a group is opened with. Field names follow the keys; defaults here are the defaults.
 struct Config {
   Method method = Method::kAllreduce;
@@ -35,6 +38,8 @@ struct Config {
   struct TopK {
     double density = 0.01;
     IndexCoding index = IndexCoding::kRice;
+    SelectionRule selection = SelectionRule::kExact;
+    ValueFormat values = ValueFormat::kFp32;
     int64_t warmup_steps = 0;
     std::vector<double> warmup_density = {1.0, 0.25, 0.0625, 0.03};
     friend bool operator==(const TopK&, const TopK&) = default;
@@ -55,7 +60,9 @@ struct Config {
     double momentum = 0.9;
     bool nesterov = false;
     bool masking = true;
+    double clip = 0.0;  // of the gradient's norm; 0: off
     double weight_decay = 0.0;
+    DecayForm decay = DecayForm::kBuffer;
     int64_t warmup_steps = 0;
     std::vector<double> warmup_density = {0.25, 0.0625, 0.015625, 0.004};
     friend bool operator==(const Dgc&, const Dgc&) = default;

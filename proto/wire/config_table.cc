@@ -121,6 +121,11 @@ ConfigKey Patterns(std::string_view path, std::string_view help) {
 // The names of values that only the configuration spells.
 std::string_view Name(Reduce reduce) { return reduce == Reduce::kMean ? "mean" : "sum"; }
 std::string_view Name(IndexCoding index) { return index == IndexCoding::kU32 ? "u32" : "rice"; }
+std::string_view Name(SelectionRule rule) { return rule == SelectionRule::kExact ? "exact" : "sampled"; }
+std::string_view Name(ValueFormat format) {
+  return format == ValueFormat::kFp32 ? "fp32" : (format == ValueFormat::kFp16 ? "fp16" : "bf16");
+}
+std::string_view Name(DecayForm form) { return form == DecayForm::kBuffer ? "buffer" : "local"; }
 std::string_view Name(Rounding rounding) { return rounding == Rounding::kNearest ? "nearest" : "stochastic"; }
 std::string_view Name(ScaleNorm scale) { return scale == ScaleNorm::kL2 ? "l2" : "l1"; }
 std::string_view Name(std::string_view name) { return name; }
@@ -161,6 +166,9 @@ constexpr Codec kCompressors[] = {Codec::kNone, Codec::kFp16,   Codec::kBf16,
 constexpr Reduce kReduces[] = {Reduce::kMean, Reduce::kSum};
 constexpr bool kDense[] = {false, true};
 constexpr IndexCoding kIndexCodings[] = {IndexCoding::kU32, IndexCoding::kRice};
+constexpr SelectionRule kSelectionRules[] = {SelectionRule::kExact, SelectionRule::kSampled};
+constexpr ValueFormat kValueFormats[] = {ValueFormat::kFp32, ValueFormat::kFp16, ValueFormat::kBf16};
+constexpr DecayForm kDecayForms[] = {DecayForm::kBuffer, DecayForm::kLocal};
 constexpr Rounding kRoundings[] = {Rounding::kNearest, Rounding::kStochastic};
 constexpr ScaleNorm kScales[] = {ScaleNorm::kL2, ScaleNorm::kL1};
 constexpr std::string_view kTransports[] = {"mpi", "mpi_openmpi", "mpi_mpich", "inproc"};
@@ -200,6 +208,10 @@ std::vector<ConfigKey> MakeRows() {
           "topk.density", "fraction of the elements that is sent after the warm-up"),
       Choice<kIndexCodings, &C::topk, &C::TopK::index>(
           "topk.index", "how positions are coded: 4 bytes each, or their gaps in a Rice code"),
+      Choice<kSelectionRules, &C::topk, &C::TopK::selection>(
+          "topk.selection", "the largest elements, or those above a sampled threshold: 80 to 100 % as many"),
+      Choice<kValueFormats, &C::topk, &C::TopK::values>(
+          "topk.values", "how values are sent; what rounding cuts off stays in the residual"),
       Integer<kSteps, &C::topk, &C::TopK::warmup_steps>(
           "topk.warmup_steps", "steps over which the density falls through topk.warmup_density; 0: none"),
       Numbers<kFraction, &C::topk, &C::TopK::warmup_density>(
@@ -222,8 +234,12 @@ std::vector<ConfigKey> MakeRows() {
           "dgc.momentum", "momentum, applied before selection; the job's own must be 0"),
       Boolean<&C::dgc, &C::Dgc::nesterov>("dgc.nesterov", "Nesterov's form of the momentum"),
       Boolean<&C::dgc, &C::Dgc::masking>("dgc.masking", "clear the momentum of elements that were sent"),
+      Number<kNotNegative, &C::dgc, &C::Dgc::clip>(
+          "dgc.clip", "bound of the norm of a tensor's mean gradient, held by clipping each rank's; 0: off"),
       Number<kNotNegative, &C::dgc, &C::Dgc::weight_decay>("dgc.weight_decay",
                                                            "weight decay, applied by the optimizer step"),
+      Choice<kDecayForms, &C::dgc, &C::Dgc::decay>(
+          "dgc.decay", "weight decay in a buffer beside the exchange, or in each rank's gradient"),
       Integer<kSteps, &C::dgc, &C::Dgc::warmup_steps>(
           "dgc.warmup_steps", "steps over which the density falls through dgc.warmup_density; 0: none"),
       Numbers<kFraction, &C::dgc, &C::Dgc::warmup_density>(

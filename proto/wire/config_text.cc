@@ -51,6 +51,8 @@ constexpr absl::string_view kRules = R"(
   `reduce: sum`.
 - `adam.freeze: auto` needs `adam.lr_warmup_steps` when the job warms its learning rate up; as a number,
   15 to 25 % of all steps is good for `adam.freeze`.
+- `dgc.decay: local` with `dgc.weight_decay` above 0 needs `terse_optimizer_step`: `terse_allreduce` does not
+  know the parameters, and says so.
 - `topk.warmup_steps` above 0 needs a `topk.warmup_density` that is not empty, and `dgc.warmup_steps` a
   `dgc.warmup_density`. Each method reads its own.
 - `rank` needs `world_size`, and must be below it.

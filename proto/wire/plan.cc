@@ -9,7 +9,8 @@ namespace terse::wire {
 std::string RowText(const PlanRow& row) {
   const CodecParams& p = row.params;
   return absl::StrCat(View(Name(row.codec)), " by ", View(Name(row.exchange)), ", density ", p.density,
-                      ", index ", static_cast<int>(p.index), ", bits ", p.bits, ", block ", p.block,
+                      ", index ", static_cast<int>(p.index), ", selection ", static_cast<int>(p.selection),
+                      ", values ", static_cast<int>(p.values), ", bits ", p.bits, ", block ", p.block,
                       ", rounding ", static_cast<int>(p.rounding), ", scale ", static_cast<int>(p.scale),
                       ", error feedback ", static_cast<int>(row.error_feedback));
 }

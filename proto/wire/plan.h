@@ -17,6 +17,8 @@ namespace terse::wire {
 enum class ScaleNorm : uint8_t { kL2 = 0, kL1 = 1 };
 enum class Rounding : uint8_t { kNearest = 0, kStochastic = 1 };
 enum class IndexCoding : uint8_t { kU32 = 0, kRice = 1 };
+enum class SelectionRule : uint8_t { kExact = 0, kSampled = 1 };
+enum class ValueFormat : uint8_t { kFp32 = 0, kFp16 = 1, kBf16 = 2 };
 
 // Parameters of every codec; a codec reads those of its own and ignores the rest.
 struct CodecParams {
@@ -27,6 +29,9 @@ struct CodecParams {
                                            // onebit: elements that share a scale, 0: the tensor
   Rounding rounding = Rounding::kNearest;  // quantize
   ScaleNorm scale = ScaleNorm::kL2;        // onebit
+  // topk: how elements are chosen, and how their values travel.
+  SelectionRule selection = SelectionRule::kExact;
+  ValueFormat values = ValueFormat::kFp32;
 
   friend bool operator==(const CodecParams&, const CodecParams&) = default;
 };

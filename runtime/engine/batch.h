@@ -27,6 +27,7 @@ struct Call {
   void* recv = nullptr;
   // recv holds fp32 whatever the tensor's dtype, and the loss scale is left out (optimizer updates).
   bool float_result = false;
+  const float* parameter = nullptr;  // what the result updates; known to terse_optimizer_step only
 };
 
 // What a batch needs to know of the group besides its tensors.
@@ -81,6 +82,8 @@ class BatchRunner {
 
   // exchange/common.cc
   absl::Span<const float> StageIn(const BatchContext& context, const Item& item, Buffer<float>* staging);
+  // What the method makes of the job's gradient: the vector to send.
+  absl::Span<const float> Before(const BatchContext& context, Item* item, bool dense);
   // Where the item's fp32 result is put together: recv itself where it can be, else `staging`.
   absl::Span<float> ResultSpan(const Item& item, Buffer<float>* staging);
   // Method and codec, into shards whose `out` are set; keeps what was sent for ResolvePending.

@@ -105,6 +105,7 @@ absl::StatusOr<uint32_t> Engine::Register(std::string_view name, wire::DType dty
   if (absl::Status status = CheckRow(*tensor, row); !status.ok()) return status;
   tensor->job_elements = tensor->elements;
   tensor->one_rank = size() == 1 && policy::StaticRow(config_, 2, info).codec != wire::Codec::kNone;
+  tensor->world_size = size();
   tensor->SetRow(row);
   tensor->method = MakeMethod(*tensor);
   table_hash_ = HashOf(TableLine(*tensor), table_hash_);
@@ -131,6 +132,12 @@ absl::Status Engine::CheckCall(const Call& call) const {
   const Tensor& tensor = *tensors_[call.tensor];
   if (call.recv == nullptr && tensor.elements > 0) {
     return absl::InvalidArgumentError(absl::StrCat(NameOf(call.tensor), ": recv is NULL"));
+  }
+  if (call.parameter == nullptr && tensor.elements > 0 && tensor.method->needs_parameter()) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        NameOf(call.tensor),
+        ": dgc.decay: local adds weight decay to the gradient and needs the parameter for it, which only "
+        "terse_optimizer_step is given; call that, or set dgc.weight_decay: 0 and decay in your optimizer"));
   }
   if (outstanding_.contains(call.tensor) || done_.contains(call.tensor)) {
     return absl::FailedPreconditionError(
@@ -380,6 +387,7 @@ absl::StatusOr<bool> Engine::OptimizerStep(absl::Span<const Call> gradients,
     }
     calls[i].recv = tensor.result.Get(tensor.job_elements).data();
     calls[i].float_result = true;
+    calls[i].parameter = parameters[i];
   }
   if (absl::Status status = Allreduce(calls); !status.ok()) return status;
   bool finite = true;

@@ -42,7 +42,8 @@ struct Tensor {
   size_t job_elements = 0;  // of the job's buffers
   size_t elements = 0;      // of exchange and memory: those that the mask lets take part
   Mask mask;
-  Mask next_mask;  // what the job asked for last, in force once all ranks turn out to have
+  Mask next_mask;      // what the job asked for last, in force once all ranks turn out to have
+  int world_size = 1;  // of the group
 
   wire::PlanRow row;                  // by SetRow
   const Compressor* codec = nullptr;  // of the row
@@ -81,7 +82,8 @@ struct Tensor {
     return {.elements = elements,
             .dense = row.codec == wire::Codec::kNone,
             .error_feedback = row.error_feedback,
-            .one_rank = one_rank};
+            .one_rank = one_rank,
+            .world_size = world_size};
   }
 
   // The elements of rank r's shard in a scatter-reduce exchange over `size` ranks.

@@ -68,8 +68,8 @@ class OverMpi : public ::testing::TestWithParam<CodecCase> {};
 INSTANTIATE_TEST_SUITE_P(Api, OverMpi, ::testing::ValuesIn(CodecCases()),
                          [](const auto& instance) { return instance.param.name; });
 
-TEST_P(OverMpi, GivesTheBitsOfInproc) {
-  std::string yaml = GetParam().yaml + "dense: deterministic\n";
+void ExpectTheBitsOfInproc(std::string yaml) {
+  yaml += "dense: deterministic\n";
   yaml.replace(yaml.find("min_elements: 1"), std::string("min_elements: 1").size(), "min_elements: 1000");
   Group group = OpenMpi(yaml);
   const Vector over_mpi = Train(group, WorldRank());
@@ -81,6 +81,17 @@ TEST_P(OverMpi, GivesTheBitsOfInproc) {
     if (rank == WorldRank()) over_inproc = result;
   });
   EXPECT_TRUE(SameBits(over_mpi, over_inproc));
+}
+
+TEST_P(OverMpi, GivesTheBitsOfInproc) { ExpectTheBitsOfInproc(GetParam().yaml); }
+
+TEST(Mpi, Oracle11DgcGivesTheBitsOfInproc) {
+  for (const char* nesterov : {"false", "true"}) {
+    for (const char* values : {"fp32", "bf16"}) {
+      ExpectTheBitsOfInproc(std::string("method: dgc\ndgc: {density: 0.05, clip: 10, nesterov: ") + nesterov +
+                            "}\ntopk: {values: " + values + "}\nmin_elements: 1\n");
+    }
+  }
 }
 
 TEST(Mpi, RankAndSizeAreTheCommunicators) {

@@ -114,6 +114,8 @@ const std::vector<CodecCase>& CodecCases() {
         {"bf16", "compressor: bf16", 8e-3, 1e-5},
         {"topk_rice", "compressor: topk\ntopk: {density: 0.05, index: rice}", 0.9, 1e-5},
         {"topk_u32", "compressor: topk\ntopk: {density: 0.05, index: u32}", 0.9, 1e-5},
+        {"topk_sampled_fp16", "compressor: topk\ntopk: {density: 0.05, selection: sampled, values: fp16}",
+         0.9, 1e-5},
         {"onebit_l2", "compressor: onebit", 1.6, 0.05},
         {"onebit_l1", "compressor: onebit\nonebit: {scale: l1}", 1.0, 0.2},
         {"onebit_blocks", "compressor: onebit\nonebit: {block: 256}", 1.6, 0.05},

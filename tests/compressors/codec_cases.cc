@@ -38,6 +38,18 @@ void AddVariants(const Compressor* codec, const std::string& name, std::vector<C
         add(params, absl::StrCat(coding, "_50pc"));
         params.density = 1.0;
         add(params, absl::StrCat(coding, "_all"));
+        params.density = 0.03;
+        params.selection = wire::SelectionRule::kSampled;
+        add(params, absl::StrCat(coding, "_3pc_sampled"));
+        params.values = wire::ValueFormat::kFp16;
+        add(params, absl::StrCat(coding, "_3pc_sampled_fp16"));
+        params.selection = wire::SelectionRule::kExact;
+        add(params, absl::StrCat(coding, "_3pc_fp16"));
+        params.values = wire::ValueFormat::kBf16;
+        add(params, absl::StrCat(coding, "_3pc_bf16"));
+        params.density = 1.0;
+        add(params, absl::StrCat(coding, "_all_bf16"));
+        params.values = wire::ValueFormat::kFp32;
       }
       return;
     case wire::Codec::kOneBit:

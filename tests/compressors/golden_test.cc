@@ -5,11 +5,10 @@
 //
 // A file is a list of records, separated by empty lines; a line that begins with # is a comment. Fields:
 //   case     what it shows
-//   params   key=value ... (bits, block, rounding, density, index, scale); else the defaults
-//   input    numbers to encode without error feedback; the payload must come out (optional)
-//   payload  bytes in hexadecimal
-//   values   what the payload decodes to, or
-//   elements how many elements it claims to encode, and it must be refused
+//   params   key=value ... (bits, block, rounding, density, index, selection, values, scale); else the
+//   defaults input    numbers to encode without error feedback; the payload must come out (optional) payload
+//   bytes in hexadecimal values   what the payload decodes to, or elements how many elements it claims to
+//   encode, and it must be refused
 #include <cstdio>
 #include <fstream>
 #include <map>
@@ -68,6 +67,10 @@ wire::CodecParams ParamsOf(const Record& record) {
       params.density = std::stod(value);
     else if (key == "index")
       params.index = value == "rice" ? wire::IndexCoding::kRice : wire::IndexCoding::kU32;
+    else if (key == "selection")
+      params.selection = value == "sampled" ? wire::SelectionRule::kSampled : wire::SelectionRule::kExact;
+    else if (key == "values")
+      params.values = value == "fp16" ? wire::ValueFormat::kFp16 : wire::ValueFormat::kBf16;
     else if (key == "scale")
       params.scale = value == "l1" ? wire::ScaleNorm::kL1 : wire::ScaleNorm::kL2;
     else

@@ -36,9 +36,11 @@ inline Vector Compensate(absl::Span<const float> input, absl::Span<const float> 
   return c;
 }
 
-// Sends exactly k elements of largest magnitude; of equal ones the first.
-inline TestCodec TopK(size_t k) {
-  return [k](absl::Span<const float> input, absl::Span<float> residual) {
+// Sends exactly k elements of largest magnitude; of equal ones the first. `sent_as` is what becomes of a
+// value on its way.
+inline TestCodec TopK(
+    size_t k, float (*sent_as)(float) = [](float x) { return x; }) {
+  return [k, sent_as](absl::Span<const float> input, absl::Span<float> residual) {
     const Vector c = Compensate(input, residual);
     std::vector<uint32_t> order(c.size());
     std::iota(order.begin(), order.end(), 0u);
@@ -49,8 +51,8 @@ inline TestCodec TopK(size_t k) {
     Payload payload{Vector(c.size()), order, true};
     std::copy(c.begin(), c.end(), residual.begin());
     for (const uint32_t i : order) {
-      payload.decoded[i] = c[i];
-      residual[i] = 0;
+      payload.decoded[i] = sent_as(c[i]);
+      residual[i] = c[i] - payload.decoded[i];
     }
     return payload;
   };

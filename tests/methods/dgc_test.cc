@@ -1,7 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Properties of DGC that do not depend on a model of training: conservation, momentum correction, factor
-// masking, density warm-up, dense tensors, skipped and clipped steps.
+// masking, density warm-up, dense tensors, skipped and clipped steps. dgc_local_test.cc has what happens to a
+// gradient before.
+//
+// "Oracle" and a number in the name of a test, here and elsewhere, is one of the fourteen facts that any
+// implementation of the method must reproduce:
+//    1 conservation               5 worked example          8 gaps beyond 16 bits    12 resumption
+//    2 sum of all that was sent   6 what masking forgets    9 edge cases             13 sampled selection
+//    3, 4 sending everything      7 wire sizes             10 weight decay           14 clipping
+//                                                          11 ranks alike
 #include "compressors/methods/dgc.h"
 
 #include <limits>
@@ -33,7 +41,7 @@ wire::Config DgcConfig(bool nesterov = false, bool masking = true, double moment
 }
 
 // What masking drops is u; v is conserved bitwise with and without it.
-TEST(Dgc, WhatIsSentPlusWhatIsKeptIsWhatWasAccumulated) {
+TEST(Dgc, Oracle1WhatIsSentPlusWhatIsKeptIsWhatWasAccumulated) {
   constexpr size_t kElements = 200;
   for (const bool nesterov : {false, true}) {
     for (const bool masking : {false, true}) {
@@ -57,7 +65,7 @@ TEST(Dgc, WhatIsSentPlusWhatIsKeptIsWhatWasAccumulated) {
 
 // With masking off nothing is dropped: all that was sent plus v is the sum over steps of the momentum of a
 // job that does not compress.
-TEST(Dgc, WithoutMaskingAllOfTheMomentumArrives) {
+TEST(Dgc, Oracle2WithoutMaskingAllOfTheMomentumArrives) {
   constexpr size_t kElements = 60;
   constexpr double kMomentum = 0.9;
   for (const bool nesterov : {false, true}) {
@@ -82,7 +90,7 @@ TEST(Dgc, WithoutMaskingAllOfTheMomentumArrives) {
   }
 }
 
-TEST(Dgc, WithoutMomentumTheSumOfTheGradientsArrivesExactly) {
+TEST(Dgc, Oracle2WithoutMomentumTheSumOfTheGradientsArrivesExactly) {
   constexpr size_t kElements = 60;
   for (const bool masking : {false, true}) {
     SimulatedRanks ranks(DgcConfig(false, masking, 0.0), {.elements = kElements}, 4);
@@ -127,7 +135,7 @@ class MomentumSgd {
 
 MATCHER_P(NearlyEqual, tolerance, "") { return std::fabs(std::get<0>(arg) - std::get<1>(arg)) <= tolerance; }
 
-TEST(Dgc, SendingEverythingWithoutMaskingIsMomentumSgd) {
+TEST(Dgc, Oracle3SendingEverythingWithoutMaskingIsMomentumSgd) {
   for (const bool nesterov : {false, true}) {
     SimulatedRanks ranks(DgcConfig(nesterov, false), {.elements = 20}, 2);
     MomentumSgd reference(0.9, nesterov, 20);
@@ -141,7 +149,7 @@ TEST(Dgc, SendingEverythingWithoutMaskingIsMomentumSgd) {
   }
 }
 
-TEST(Dgc, SendingEverythingWithMaskingIsPlainSgdSoDensityOneGoesDense) {
+TEST(Dgc, Oracle4SendingEverythingWithMaskingIsPlainSgd) {
   for (const bool nesterov : {false, true}) {
     SimulatedRanks ranks(DgcConfig(nesterov), {.elements = 8}, 1);
     RandomGradients random(1, 8, 19);
@@ -157,7 +165,26 @@ TEST(Dgc, SendingEverythingWithMaskingIsPlainSgdSoDensityOneGoesDense) {
 }
 
 // Reference example: g = 1, m = 0.9, nothing sent for three steps.
-TEST(Dgc, AccumulatesMomentum) {
+// What rounding a value cuts off waits in v; masking goes by position and clears u there all the same. A
+// skipped step finds both again.
+TEST(Dgc, Oracle1WithRoundedValuesTheErrorStaysInV) {
+  const auto to_eighths = [](float x) { return std::nearbyint(x * 8) / 8; };
+  for (const bool nesterov : {false, true}) {
+    for (const double applied : {1.0, 0.0}) {
+      SimulatedRanks ranks(DgcConfig(nesterov), {.elements = 2}, 1);
+      ranks.ExchangeCompressed({{1.0f / 3, 0.01f}}, TopK(1, to_eighths));
+      const float c = ranks.inputs[0][0];
+      const float sent = ranks.outs[0][0];
+      const float u = nesterov ? 0.9f * (1.0f / 3) : 1.0f / 3;
+      EXPECT_NE(sent, c);
+      ranks.Step(applied);
+      EXPECT_EQ(ranks.State(0, "v")[0], applied == 1 ? c - sent : c);
+      EXPECT_EQ(ranks.State(0, "u")[0], applied == 1 ? 0 : u);
+    }
+  }
+}
+
+TEST(Dgc, Oracle5AccumulatesMomentum) {
   SimulatedRanks ranks(DgcConfig(), {.elements = 1}, 1);
   const float u[] = {1, 1.9f, 2.71f};
   for (const float expected : u) {
@@ -168,7 +195,7 @@ TEST(Dgc, AccumulatesMomentum) {
   EXPECT_THAT(ranks.State(0, "v"), ElementsAre(FloatEq(5.61f)));
 }
 
-TEST(Dgc, MaskingForgetsTheMomentumOfWhatWasSent) {
+TEST(Dgc, Oracle6MaskingForgetsTheMomentumOfWhatWasSent) {
   for (const bool nesterov : {false, true}) {
     SimulatedRanks ranks(DgcConfig(nesterov), {.elements = 3}, 1);
     ranks.ExchangeCompressed({{1, 8, 2}}, TopK(1));
@@ -187,7 +214,7 @@ TEST(Dgc, WithoutMaskingTheMomentumStays) {
   EXPECT_THAT(ranks.State(0, "u"), ElementsAre(1, 8));
 }
 
-TEST(Dgc, TiesZerosAndSingleElements) {
+TEST(Dgc, Oracle9TiesZerosAndSingleElements) {
   SimulatedRanks zero(DgcConfig(), {.elements = 4}, 2);
   zero.ExchangeCompressed({Vector(4), Vector(4)}, TopK(1));
   EXPECT_THAT(zero.outs, Each(ElementsAre(0, 0, 0, 0)));
@@ -207,7 +234,7 @@ TEST(Dgc, TiesZerosAndSingleElements) {
 }
 
 // Each rank's mask is its own, and one may have sent nothing.
-TEST(Dgc, RanksMaskWhatTheyThemselvesSent) {
+TEST(Dgc, Oracle9RanksMaskWhatTheyThemselvesSent) {
   SimulatedRanks ranks(DgcConfig(), {.elements = 2}, 2);
   size_t call = 0;
   const TestCodec uneven = [&](absl::Span<const float> input, absl::Span<float> residual) {
@@ -220,7 +247,7 @@ TEST(Dgc, RanksMaskWhatTheyThemselvesSent) {
   EXPECT_THAT(ranks.State(1, "u"), ElementsAre(0, 2));
 }
 
-TEST(Dgc, NonfiniteElementsCountAsZeroAndAreNeverStored) {
+TEST(Dgc, Oracle9NonfiniteElementsCountAsZeroAndAreNeverStored) {
   for (const bool nesterov : {false, true}) {
     for (const float bad : {kNan, kInf, -kInf}) {
       SimulatedRanks ranks(DgcConfig(nesterov), {.elements = 3}, 2);
@@ -433,17 +460,24 @@ TEST(Dgc, AResolveWithoutAnExchangeDoesNothing) {
   EXPECT_EQ(ranks.State(0, "u"), u);
 }
 
-// The state of one method put into a fresh one continues bit by bit.
-TEST(Dgc, StateIsComplete) {
+// The state of one method put into a fresh one in the middle of the warm-up continues bit by bit.
+TEST(Dgc, Oracle12StateIsComplete) {
   constexpr size_t kElements = 30;
   for (const bool nesterov : {false, true}) {
-    SimulatedRanks first(DgcConfig(nesterov), {.elements = kElements}, 2);
-    SimulatedRanks second(DgcConfig(nesterov), {.elements = kElements}, 2);
+    wire::Config config = DgcConfig(nesterov);
+    config.dgc.warmup_steps = 30;
+    config.dgc.warmup_density = {0.5, 0.3, 0.2};
+    SimulatedRanks first(config, {.elements = kElements}, 2);
+    SimulatedRanks second(config, {.elements = kElements}, 2);
+    const auto exchange = [](SimulatedRanks& ranks, uint64_t step, const std::vector<Vector>& gradients) {
+      wire::CodecParams planned;
+      planned.density = 0.1;
+      const double density = ranks.method(0).Params(step, planned).density;
+      ranks.ExchangeCompressed(gradients, TopK(static_cast<size_t>(std::lround(density * kElements))));
+      ranks.Step(1);
+    };
     RandomGradients random(2, kElements, 41);
-    for (int step = 0; step < 20; ++step) {
-      first.ExchangeCompressed(random.Next(), TopK(3));
-      first.Step(1);
-    }
+    for (uint64_t step = 0; step < 20; ++step) exchange(first, step, random.Next());
     for (const size_t rank : {0, 1}) {
       second.method(rank).VisitState([&](std::string_view name, absl::Span<float> values) {
         const Vector saved = first.State(rank, name);
@@ -452,12 +486,9 @@ TEST(Dgc, StateIsComplete) {
       });
     }
     EXPECT_THAT(second.StateNames(0), ElementsAre("u", "v"));
-    for (int step = 0; step < 20; ++step) {
+    for (uint64_t step = 20; step < 40; ++step) {
       const std::vector<Vector> gradients = random.Next();
-      for (SimulatedRanks* each : {&first, &second}) {
-        each->ExchangeCompressed(gradients, TopK(3));
-        each->Step(1);
-      }
+      for (SimulatedRanks* each : {&first, &second}) exchange(*each, step, gradients);
       ASSERT_EQ(first.outs, second.outs);
     }
   }

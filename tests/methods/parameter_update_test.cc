@@ -65,7 +65,7 @@ TEST(ParameterUpdate, DgcKeepsWeightDecayInABufferOfItsOwn) {
 }
 
 // With no gradient and w held where it is, the step tends to rate lambda w / (1 - m).
-TEST(ParameterUpdate, DgcWeightDecayTendsToThatOfMomentumSgd) {
+TEST(ParameterUpdate, Oracle10DgcWeightDecayTendsToThatOfMomentumSgd) {
   for (const bool nesterov : {false, true}) {
     auto update = MakeParameterUpdate(Config(wire::Method::kDgc, 0.01, nesterov), 1);
     float moved = 0;
@@ -76,6 +76,17 @@ TEST(ParameterUpdate, DgcWeightDecayTendsToThatOfMomentumSgd) {
     }
     EXPECT_NEAR(moved, 0.5 * 0.01 * 1 / (1 - 0.9), 1e-6);
   }
+}
+
+// The decay is in what arrives.
+TEST(ParameterUpdate, WithLocalWeightDecayDgcIsPlainSgd) {
+  wire::Config config = Config(wire::Method::kDgc, 0.5);
+  config.dgc.decay = wire::DecayForm::kLocal;
+  auto update = MakeParameterUpdate(config, 2);
+  std::vector<float> w = {1, 2};
+  update->Apply(std::vector<float>{4, -4}, 0.25, absl::MakeSpan(w));
+  EXPECT_THAT(w, ElementsAre(0, 3));
+  EXPECT_THAT(StateNames(*update), IsEmpty());
 }
 
 TEST(ParameterUpdate, AdamWeightDecayIsDecoupled) {

@@ -45,9 +45,10 @@ class Problem {
   std::vector<Vector> noise_;
 };
 
+// What 200 steps of fp32 add up to; a wrong term shows at once as 1e-2 and more.
+inline constexpr double kTolerance = 1e-4;
+
 inline void ExpectNear(const Vector& actual, const Doubles& expected, const std::string& what) {
-  // What 200 steps of fp32 add up to; a wrong term shows at once as 1e-2 and more.
-  constexpr double kTolerance = 1e-4;
   ASSERT_EQ(actual.size(), expected.size());
   for (size_t i = 0; i < actual.size(); ++i) {
     ASSERT_NEAR(actual[i], expected[i], kTolerance * (1 + std::fabs(expected[i]))) << what << " " << i;

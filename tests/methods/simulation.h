@@ -25,8 +25,10 @@ class SimulatedRanks {
  public:
   SimulatedRanks(const wire::Config& config, const TensorFacts& tensor, size_t world_size)
       : elements_(tensor.elements), freeze_(config.adam) {
+    TensorFacts facts = tensor;
+    facts.world_size = static_cast<int>(world_size);
     for (size_t rank = 0; rank < world_size; ++rank) {
-      methods_.push_back(MakeTensorMethod(config, tensor));
+      methods_.push_back(MakeTensorMethod(config, facts));
     }
   }
 
@@ -128,6 +130,8 @@ class SimulatedRanks {
   }
   const Vector& server_error() const { return server_error_; }
 
+  Vector parameter;  // what the next exchanges update, for methods that need it
+
   // Of the last exchange.
   std::vector<Vector> inputs;     // what Before returned, per rank
   std::vector<Payload> payloads;  // empty after a dense exchange
@@ -149,6 +153,7 @@ class SimulatedRanks {
       TensorMethod& method = *methods_[rank];
       Vector scratch(elements_);
       bool nonfinite = false;
+      if (method.needs_parameter()) method.SetParameter(parameter);
       const absl::Span<const float> send =
           method.Before(dense, gradients[rank], absl::MakeSpan(scratch), &nonfinite);
       inputs.emplace_back(send.begin(), send.end());

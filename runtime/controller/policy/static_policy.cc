@@ -38,6 +38,8 @@ wire::CodecParams ParamsOf(const wire::Config& config, wire::Codec codec) {
   wire::CodecParams params;
   params.density = config.method == wire::Method::kDgc ? config.dgc.density : config.topk.density;
   params.index = config.topk.index;
+  params.selection = config.topk.selection;
+  params.values = config.topk.values;
   params.bits = static_cast<uint32_t>(config.quantize.bits);
   params.rounding = config.quantize.rounding;
   params.block =

@@ -36,6 +36,15 @@ absl::Span<const float> BatchRunner::StageIn(const BatchContext& context, const 
   return staged.first(tensor.elements);
 }
 
+absl::Span<const float> BatchRunner::Before(const BatchContext& context, Item* item, bool dense) {
+  Tensor& tensor = *item->tensor;
+  if (tensor.method->needs_parameter()) {
+    tensor.method->SetParameter({item->call->parameter, tensor.elements});
+  }
+  return tensor.method->Before(dense, StageIn(context, *item, &gradient_), input_.Get(tensor.elements),
+                               &item->nonfinite);
+}
+
 absl::Span<float> BatchRunner::ResultSpan(const Item& item, Buffer<float>* staging) {
   const bool direct = item.tensor->dtype == wire::DType::kFloat32 || item.call->float_result;
   if (direct && item.tensor->mask.all()) {
@@ -47,9 +56,7 @@ absl::Span<float> BatchRunner::ResultSpan(const Item& item, Buffer<float>* stagi
 absl::Status BatchRunner::Encode(const BatchContext& context, Item* item, absl::Span<Shard> shards) {
   Tensor& tensor = *item->tensor;
   const Stopwatch watch;
-  const absl::Span<const float> gradient = StageIn(context, *item, &gradient_);
-  const absl::Span<const float> input =
-      tensor.method->Before(/*dense=*/false, gradient, input_.Get(tensor.elements), &item->nonfinite);
+  const absl::Span<const float> input = Before(context, item, /*dense=*/false);
   tensor.worker_state.resize(tensor.codec->StateBytes(item->params, tensor.elements));
   EncodeArgs args;
   args.input = input;
@@ -73,8 +80,8 @@ absl::Status BatchRunner::Encode(const BatchContext& context, Item* item, absl::
                             shard.out.begin() + static_cast<ptrdiff_t>(shard.size));
   }
   if (tensor.codec->kind() == Kind::kGather) {
-    // A position takes at least the four bytes of its value.
-    const absl::Span<uint32_t> positions = positions_.Get(shards[0].size / 4 + 1);
+    // A position takes at least the two bytes of its value.
+    const absl::Span<uint32_t> positions = positions_.Get(shards[0].size / 2 + 1);
     const absl::StatusOr<size_t> sent =
         tensor.codec->Support(item->params, pending.payloads, tensor.elements, positions);
     if (!sent.ok()) return sent.status();

@@ -52,8 +52,7 @@ absl::Span<const float> BatchRunner::DenseInput(const BatchContext& context, Ite
   item->tensor->pending.active = true;
   item->tensor->pending.dense = true;
   item->tensor->pending.nonfinite = false;
-  return item->tensor->method->Before(/*dense=*/true, StageIn(context, *item, &gradient_),
-                                      input_.Get(item->tensor->elements), &item->nonfinite);
+  return Before(context, item, /*dense=*/true);
 }
 
 absl::Status BatchRunner::DenseOne(const BatchContext& context, Item* item) {
