@@ -168,10 +168,8 @@ void Dgc::Resolve(double applied) {
 }
 
 void Dgc::VisitState(const Visitor& visit) {
-  u_.resize(tensor_.elements);
-  if (!tensor_.dense) v_.resize(tensor_.elements);
-  visit("u", absl::MakeSpan(u_));
-  if (!v_.empty()) visit("v", absl::MakeSpan(v_));
+  visit("u", wire::MemoryRole::kOwn, &u_);
+  visit("v", wire::MemoryRole::kOwn, &v_);
 }
 
 DgcUpdate::DgcUpdate(const wire::Config::Dgc& config, size_t elements) : config_(config) {
@@ -201,7 +199,7 @@ void DgcUpdate::Apply(absl::Span<const float> out, double learning_rate, absl::S
 }
 
 void DgcUpdate::VisitState(const TensorMethod::Visitor& visit) {
-  if (!decay_.empty()) visit("decay", absl::MakeSpan(decay_));
+  if (!decay_.empty()) visit("decay", wire::MemoryRole::kReplicated, &decay_);
 }
 
 }  // namespace terse

@@ -27,8 +27,7 @@ bool ErrorFeedback::AfterExchange(bool dense, absl::Span<float> out) {
 void ErrorFeedback::Resolve(double applied) { drain_.Resolve(applied, &residual_); }
 
 void ErrorFeedback::VisitState(const Visitor& visit) {
-  if (!tensor_.dense && tensor_.error_feedback) residual_.resize(tensor_.elements);
-  if (!residual_.empty()) visit("residual", absl::MakeSpan(residual_));
+  visit("residual", wire::MemoryRole::kOwn, &residual_);
 }
 
 void SgdUpdate::Apply(absl::Span<const float> out, double learning_rate, absl::Span<float> parameter) {

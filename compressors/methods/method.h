@@ -29,6 +29,7 @@
 #include <functional>
 #include <memory>
 #include <string_view>
+#include <vector>
 
 #include "absl/types/span.h"
 #include "proto/wire/config.h"
@@ -101,13 +102,15 @@ class TensorMethod {
   // residual() goes out with the new codec, or drains over the next dense steps (residual_drain.h).
   virtual void Replan(const TensorFacts& tensor) = 0;
 
-  // Calls `visit(name, values)` for each vector of state, in a fixed order, for reports and saving, between
-  // Resolve and Before. The visitor may replace values. Visits what the tensor has and what its row of the
-  // plan will make it have, so that a fresh method can be filled from what another saved.
-  using Visitor = std::function<void(std::string_view name, absl::Span<float> values)>;
+  // Calls `visit(name, role, values)` for each vector of state, in a fixed order, for reports and saving,
+  // between Resolve and Before. It has an element for each of the tensor's, or is empty: not there now. The
+  // visitor may replace it by either, so that a fresh method can be filled from what another saved. Roles say
+  // what becomes of a vector when the number of ranks changes.
+  using Visitor = std::function<void(std::string_view name, wire::MemoryRole role, std::vector<float>* values)>;
   virtual void VisitState(const Visitor& visit) = 0;
 
-  // The same for counters and flags: with the vectors they are all there is to continue bit by bit.
+  // The same for counters and flags, which are equal on all ranks: with the vectors they are all there is to
+  // continue bit by bit.
   using CounterVisitor = std::function<void(std::string_view name, uint64_t* value)>;
   virtual void VisitCounters(const CounterVisitor& visit) {}
 

@@ -108,7 +108,8 @@ absl::Span<const float> OneBitAdam::Before(bool dense, absl::Span<const float> g
   if (dense && draining_) {
     for (size_t i = 0; i < worker_error_.size(); ++i) send[i] += worker_error_[i];
   }
-  return scratch.first(tensor_.elements);
+  const absl::Span<float> sent = scratch.first(tensor_.elements);
+  return dense && !draining_ ? drain_.Add(sent, worker_error_, sent) : sent;
 }
 
 double OneBitAdam::SumOfVariance() {
@@ -172,7 +173,9 @@ bool OneBitAdam::FinishFrozen(absl::Span<float> out) {
 }
 
 void OneBitAdam::Resolve(double applied) {
-  if (applied > 0 && usable_) {
+  const bool committed = applied > 0 && usable_;
+  drain_.Resolve(committed ? 1.0 : 0.0, &worker_error_);  // m is kept whole, so what has gone into it is gone
+  if (committed) {
     ++m_updates_;
     if (stage_ == Stage::kWarmUp) {
       CommitWarmUp();
@@ -214,11 +217,10 @@ void OneBitAdam::TakeMomentumBack() {
 }
 
 void OneBitAdam::VisitState(const Visitor& visit) {
-  if (!tensor_.dense) worker_error_.resize(tensor_.elements);
   sum_ = -1.0;  // the visitor may replace v
-  visit("m", absl::MakeSpan(m_));
-  visit("variance", absl::MakeSpan(v_));
-  if (!worker_error_.empty()) visit("worker_error", absl::MakeSpan(worker_error_));
+  visit("m", wire::MemoryRole::kReplicated, &m_);
+  visit("variance", wire::MemoryRole::kReplicated, &v_);
+  visit("worker_error", wire::MemoryRole::kOwn, &worker_error_);
 }
 
 void OneBitAdam::VisitCounters(const CounterVisitor& visit) {

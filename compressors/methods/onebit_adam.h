@@ -27,6 +27,7 @@
 #include <vector>
 
 #include "compressors/methods/method.h"
+#include "compressors/methods/residual_drain.h"
 
 namespace terse {
 
@@ -56,8 +57,8 @@ class OneBitAdam final : public TensorMethod {
   double VarianceNorm() override;
 
  private:
-  // What the exchange under way carries. A frozen tensor that goes dense for a step sends m_i exactly; its
-  // W waits for the next compressed step, or goes along when it is to be drained.
+  // What the exchange under way carries. A frozen tensor that has become dense sends m_i exactly, and with it
+  // what waits in W: over several steps (residual_drain.h), or all at once before v moves again.
   enum class Stage { kIdle, kWarmUp, kCompressed, kFrozenDense };
 
   bool Freezes() const { return !tensor_.dense || tensor_.one_rank; }
@@ -76,11 +77,12 @@ class OneBitAdam final : public TensorMethod {
   std::vector<float> worker_error_;  // empty before the first compressed step
   std::vector<float> arrived_;       // gbar (v still moves) or the next m, until the step is resolved
   Stage stage_ = Stage::kIdle;
+  ResidualDrain drain_;
   bool usable_ = false;      // arrived_ holds a finite result
   double next_sum_ = 0;      // |v|_1 when the warm-up step under way is committed
   double sum_ = -1.0;        // |v|_1; negative: to be computed from v
   bool frozen_ = false;      // v does not move
-  bool draining_ = false;    // frozen only until W has been handed on
+  bool draining_ = false;    // frozen only until W has been handed on, by one exchange
   uint64_t own_warmup_ = 0;  // steps with a gradient that a tensor without variance still needs
   uint64_t m_updates_ = 0;
   uint64_t v_updates_ = 0;

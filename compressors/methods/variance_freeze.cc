@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 namespace terse {
 namespace {
@@ -17,6 +18,15 @@ uint64_t VarianceFreeze::Memory(const wire::Config::Adam& config) {
 
 VarianceFreeze::VarianceFreeze(const wire::Config::Adam& config)
     : config_(config), distance_(Memory(config)) {}
+
+void VarianceFreeze::Restore(State state) {
+  state_ = std::move(state);
+  const bool follows = config_.freeze == wire::Config::Adam::kAuto && !state_.frozen;
+  const uint64_t expected = follows ? std::min(state_.warmup_steps, distance_) : 0;
+  if (state_.history.size() == expected) return;
+  state_.history = {};
+  if (follows) state_.warmup_steps = 0;
+}
 
 bool VarianceFreeze::Settled(double norm) const {
   if (state_.handing_on) return false;

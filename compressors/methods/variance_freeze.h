@@ -15,7 +15,6 @@
 #define TERSE_COMPRESSORS_METHODS_VARIANCE_FREEZE_H_
 
 #include <cstdint>
-#include <utility>
 #include <vector>
 
 #include "proto/wire/config.h"
@@ -38,7 +37,8 @@ class VarianceFreeze {
 
   bool frozen() const { return state_.frozen; }
   const State& state() const { return state_; }
-  void Restore(State state) { state_ = std::move(state); }
+  // A history that is not one of this configuration is forgotten, and the warm-up counted anew.
+  void Restore(State state);
 
   // Whether the warm-up is over if the step that is ending is applied and leaves |v^| = norm.
   bool Settled(double norm) const;

@@ -10,6 +10,7 @@ constexpr std::string_view kCodecs[] = {"none", "fp16", "bf16", "topk", "onebit"
 constexpr std::string_view kMethods[] = {"allreduce", "dgc", "onebit_adam"};
 constexpr std::string_view kExchanges[] = {
     "dense", "deterministic-dense", "all-gather", "scatter-reduce-all-gather", "sparse-reduce", "low-rank"};
+constexpr std::string_view kRoles[] = {"own", "replicated", "shard"};
 
 template <typename T, size_t n>
 std::string_view NameIn(const std::string_view (&names)[n], T value) {
@@ -44,6 +45,7 @@ std::string_view Name(DType dtype) { return NameIn(kDTypes, dtype); }
 std::string_view Name(Codec codec) { return NameIn(kCodecs, codec); }
 std::string_view Name(Method method) { return NameIn(kMethods, method); }
 std::string_view Name(Exchange exchange) { return NameIn(kExchanges, exchange); }
+std::string_view Name(MemoryRole role) { return NameIn(kRoles, role); }
 
 std::optional<Codec> ParseCodec(std::string_view name) { return ParseIn<Codec>(kCodecs, name); }
 std::optional<Method> ParseMethod(std::string_view name) { return ParseIn<Method>(kMethods, name); }

@@ -42,6 +42,13 @@ enum class Exchange : uint8_t {
 
 enum class Reduce : uint8_t { kMean = 0, kSum = 1 };
 
+// How a vector of memory belongs to the ranks, which decides what becomes of it when their number changes.
+enum class MemoryRole : uint8_t {
+  kOwn = 0,         // each rank has its own; with the weight of its gradient it is part of a sum over ranks
+  kReplicated = 1,  // equal on all ranks
+  kShard = 2,       // rank r has the elements of shard r, in units of the result
+};
+
 // Bytes of one element; 0 for a number that names no type.
 size_t DTypeSize(DType dtype);
 
@@ -51,6 +58,7 @@ std::string_view Name(DType dtype);
 std::string_view Name(Codec codec);
 std::string_view Name(Method method);
 std::string_view Name(Exchange exchange);
+std::string_view Name(MemoryRole role);
 std::optional<Codec> ParseCodec(std::string_view name);
 std::optional<Method> ParseMethod(std::string_view name);
 

@@ -21,6 +21,7 @@
 #include "proto/wire/config_text.h"
 #include "runtime/client/config_loader.h"
 #include "runtime/engine/engine.h"
+#include "runtime/engine/state_show.h"
 #include "transport/loader.h"
 
 struct terse_request {
@@ -339,6 +340,25 @@ terse_status_t terse_group_set_loss_scale(terse_group_t* group, double scale) {
 
 terse_status_t terse_group_set_global_batch(terse_group_t* group, int64_t samples) {
   return OnGroup(group, [&](Engine& engine) { return ToC(engine.SetGlobalBatch(samples)); });
+}
+
+terse_status_t terse_state_save(terse_group_t* group, const char* path) {
+  if (path == nullptr) return NullArgument("path");
+  return OnGroup(group, [&](Engine& engine) { return ToC(engine.SaveState(path)); });
+}
+
+terse_status_t terse_state_load(terse_group_t* group, const char* path) {
+  if (path == nullptr) return NullArgument("path");
+  return OnGroup(group, [&](Engine& engine) { return ToC(engine.LoadState(path)); });
+}
+
+terse_status_t terse_state_show(const char* path, char** json) {
+  if (path == nullptr) return NullArgument("path");
+  if (json == nullptr) return NullArgument("json");
+  return Guarded([&] {
+    const absl::StatusOr<std::string> text = terse::engine::ShowState(path);
+    return text.ok() ? CopyOut(*text, json) : ToC(text.status());
+  });
 }
 
 terse_status_t terse_group_report(terse_group_t* group, char** json) {

@@ -111,26 +111,11 @@ absl::StatusOr<Announcements> Agreement::Finish(const std::function<std::string(
 }
 
 absl::Status Agreement::NameDifference(const std::function<std::string()>& describe) {
-  std::string text = describe();
-  text.resize(std::min(text.size(), kMostDescription));
-  std::vector<std::byte> memory(static_cast<size_t>(group_->size()) * kMostDescription);
-  std::vector<transport::Buffer> to;
-  for (int r = 0; r < group_->size(); ++r) {
-    to.push_back(
-        {.data = memory.data() + static_cast<size_t>(r) * kMostDescription, .bytes = kMostDescription});
-  }
-  std::vector<size_t> lengths(to.size(), 0);
-  transport::OperationOr operation =
-      group_->Allgatherv({.data = text.data(), .bytes = text.size()}, to, absl::MakeSpan(lengths), {});
-  if (!operation.ok()) return operation.status();
-  if (absl::Status status = (*operation)->Wait(patience_); !status.ok()) return status;
-
-  const auto text_of = [&](size_t r) {
-    return absl::string_view(static_cast<const char*>(to[r].data), lengths[r]);
-  };
-  const std::vector<absl::string_view> first = absl::StrSplit(text_of(0), '\n');
-  for (size_t r = 1; r < to.size(); ++r) {
-    const std::vector<absl::string_view> other = absl::StrSplit(text_of(r), '\n');
+  const absl::StatusOr<std::vector<std::string>> texts = GatherTexts(describe(), kMostDescription);
+  if (!texts.ok()) return texts.status();
+  const std::vector<absl::string_view> first = absl::StrSplit(texts->front(), '\n');
+  for (size_t r = 1; r < texts->size(); ++r) {
+    const std::vector<absl::string_view> other = absl::StrSplit((*texts)[r], '\n');
     for (size_t i = 0; i < std::max(first.size(), other.size()); ++i) {
       if (Line(first, i) == Line(other, i)) continue;
       return absl::AbortedError(absl::StrCat(
@@ -140,6 +125,41 @@ absl::Status Agreement::NameDifference(const std::function<std::string()>& descr
     }
   }
   return absl::AbortedError("ranks disagree, though they describe the same situation; please report this");
+}
+
+absl::StatusOr<std::vector<std::string>> Agreement::Share(const absl::StatusOr<std::string>& mine,
+                                                          absl::Status* failed) {
+  // The first character is the status code.
+  std::string text(1, static_cast<char>(mine.status().code()));
+  text += mine.ok() ? *mine : std::string(mine.status().message());
+  absl::StatusOr<std::vector<std::string>> texts = GatherTexts(std::move(text), kMostShared + 1);
+  if (!texts.ok()) return texts.status();
+  for (size_t r = 0; r < texts->size(); ++r) {
+    std::string& other = (*texts)[r];
+    const auto code = static_cast<absl::StatusCode>(other.empty() ? '\0' : other[0]);
+    other.erase(0, 1);
+    if (code == absl::StatusCode::kOk) continue;
+    *failed = absl::Status(code, absl::StrCat("rank ", r, ": ", other));
+    break;
+  }
+  return texts;
+}
+
+absl::StatusOr<std::vector<std::string>> Agreement::GatherTexts(std::string text, size_t most) {
+  text.resize(std::min(text.size(), most));
+  std::vector<std::byte> memory(static_cast<size_t>(group_->size()) * most);
+  std::vector<transport::Buffer> to;
+  for (int r = 0; r < group_->size(); ++r) {
+    to.push_back({.data = memory.data() + static_cast<size_t>(r) * most, .bytes = most});
+  }
+  std::vector<size_t> lengths(to.size(), 0);
+  transport::OperationOr operation =
+      group_->Allgatherv({.data = text.data(), .bytes = text.size()}, to, absl::MakeSpan(lengths), {});
+  if (!operation.ok()) return operation.status();
+  if (absl::Status status = (*operation)->Wait(patience_); !status.ok()) return status;
+  std::vector<std::string> texts;
+  for (size_t r = 0; r < to.size(); ++r) texts.emplace_back(static_cast<const char*>(to[r].data), lengths[r]);
+  return texts;
 }
 
 }  // namespace terse::engine

@@ -32,6 +32,8 @@ enum class Intent : uint32_t {
   kSettle = 2,     // exchange what all ranks have submitted
   kStep = 3,
   kClose = 4,
+  kSaveState = 5,
+  kLoadState = 6,
 };
 
 struct Announcement {
@@ -71,7 +73,16 @@ class Agreement {
   // Makes all ranks fail with the first line in which their descriptions differ (ABORTED on every rank).
   absl::Status NameDifference(const std::function<std::string()>& describe);
 
+  // Each rank's text, by rank, of at most kMostShared bytes; or, on all ranks, the error of the first rank
+  // that came with one, in *failed. The result is an error when the ranks could not talk.
+  static constexpr size_t kMostShared = 4096;
+  absl::StatusOr<std::vector<std::string>> Share(const absl::StatusOr<std::string>& mine,
+                                                 absl::Status* failed);
+
  private:
+  // Each rank's text, cut to `most` bytes.
+  absl::StatusOr<std::vector<std::string>> GatherTexts(std::string text, size_t most);
+
   transport::Group* group_;
   std::chrono::milliseconds patience_;
   uint64_t ordinal_ = 0;

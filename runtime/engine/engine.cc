@@ -100,11 +100,10 @@ absl::StatusOr<uint32_t> Engine::Register(std::string_view name, wire::DType dty
     }
     tensor->elements *= static_cast<size_t>(extent);
   }
-  const policy::TensorInfo info{tensor->id, tensor->name, dtype, tensor->elements};
-  const wire::PlanRow row = policy::StaticRow(config_, size(), info);
-  if (absl::Status status = CheckRow(*tensor, row); !status.ok()) return status;
   tensor->job_elements = tensor->elements;
-  tensor->one_rank = size() == 1 && policy::StaticRow(config_, 2, info).codec != wire::Codec::kNone;
+  const wire::PlanRow row = ConfiguredRow(*tensor, size());
+  if (absl::Status status = CheckRow(*tensor, row); !status.ok()) return status;
+  tensor->one_rank = size() == 1 && ConfiguredRow(*tensor, 2).codec != wire::Codec::kNone;
   tensor->world_size = size();
   tensor->SetRow(row);
   tensor->method = MakeMethod(*tensor);
@@ -112,6 +111,10 @@ absl::StatusOr<uint32_t> Engine::Register(std::string_view name, wire::DType dty
   by_name_.emplace(tensor->name, tensor->id);
   tensors_.push_back(std::move(tensor));
   return tensors_.back()->id;
+}
+
+wire::PlanRow Engine::ConfiguredRow(const Tensor& tensor, int world_size) const {
+  return policy::StaticRow(config_, world_size, {tensor.id, tensor.name, tensor.dtype, tensor.job_elements});
 }
 
 std::unique_ptr<TensorMethod> Engine::MakeMethod(const Tensor& tensor) const {
@@ -209,6 +212,8 @@ std::string Engine::PlanText() const {
   }
   return text;
 }
+
+uint64_t Engine::PlanHash() const { return plan_version_ == 0 ? 0 : HashOf(PlanText(), table_hash_); }
 
 std::string Engine::Describe(std::string_view doing) const {
   std::string text;

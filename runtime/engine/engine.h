@@ -28,12 +28,18 @@
 #include "compressors/methods/variance_freeze.h"
 #include "proto/wire/config.h"
 #include "proto/wire/plan.h"
+#include "proto/wire/state.h"
 #include "runtime/engine/agreement.h"
 #include "runtime/engine/batch.h"
 #include "runtime/engine/tensor.h"
 #include "transport/transport.h"
 
 namespace terse::engine {
+
+class Inheritance;
+class StateFileReader;
+class StateFileWriter;
+struct LoadedState;
 
 class Engine {
  public:
@@ -83,6 +89,16 @@ class Engine {
   // The plan's row of a registered tensor.
   const wire::PlanRow& row(uint32_t tensor) const { return tensors_[tensor]->row; }
 
+  // Saves everything that the group needs to go on, in `directory`, and loads it, as state.h says. Between
+  // steps. Collective, and alike on all ranks: an error that one of them meets is returned by all, and then
+  // nothing of the group has changed; what was saved before is still there to be loaded.
+  //   FAILED_PRECONDITION  in the middle of a step; a file of another version; the system's refusals
+  //   NOT_FOUND            nothing that could be loaded
+  //   DATA_LOSS            a damaged file, or files of several saves
+  //   INVALID_ARGUMENT     the state is of another configuration or other tensors
+  absl::Status SaveState(const std::string& directory);
+  absl::Status LoadState(const std::string& directory);
+
   // JSON, see docs/report.md. Local.
   std::string Report() const;
 
@@ -102,6 +118,8 @@ class Engine {
   // Remembers a failure that leaves the group unusable; passes `status` on.
   absl::Status Note(absl::Status status);
 
+  // What the configuration says of the tensor in a group of so many ranks.
+  wire::PlanRow ConfiguredRow(const Tensor& tensor, int world_size) const;
   // Of one tensor, by its plan row and its elements.
   std::unique_ptr<TensorMethod> MakeMethod(const Tensor& tensor) const;
   // Puts masks and the global batch in force that all ranks have been found to have set alike.
@@ -113,11 +131,26 @@ class Engine {
   // The variance after the step that is ending, if it is applied.
   double VarianceNorm() const;
 
+  // save_load.cc
+  absl::Status BeginState(Intent intent, std::string_view doing);
+  // Texts of all ranks, or the error of the first that has one.
+  absl::StatusOr<std::vector<std::string>> Share(const absl::StatusOr<std::string>& mine);
+  absl::Status ShareStatus(const absl::Status& mine);
+  absl::Status WriteSections(StateFileWriter* file);
+  absl::StatusOr<uint64_t> ChooseSave(const std::string& directory);
+  absl::StatusOr<LoadedState> ReadState(const std::string& directory, uint64_t save) const;
+  absl::Status ReadGroup(StateFileReader* file, wire::StateGroup* group) const;
+  absl::StatusOr<std::unique_ptr<Tensor>> ReadTensor(const Tensor& now, const Inheritance& from,
+                                                     absl::Span<const std::unique_ptr<StateFileReader>> files,
+                                                     wire::PlanRow* next) const;
+  absl::Status AdoptState(LoadedState state);
+
   Announcement Announce(Intent intent, double value) const;
   // This rank's situation, one fact a line; `doing` names the public call it is in.
   std::string Describe(std::string_view doing) const;
   std::string NameOf(uint32_t tensor) const;
   std::string PlanText() const;
+  uint64_t PlanHash() const;
 
   // One round of "exchange what all ranks have submitted". OK does not mean that anything was.
   absl::Status Settle(std::string_view doing);

@@ -7,7 +7,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "compressors/registry.h"
-#include "proto/wire/checksum.h"
 #include "proto/wire/text.h"
 #include "runtime/engine/engine.h"
 
@@ -87,9 +86,7 @@ absl::Status Engine::Adopt(const wire::Plan& plan) {
     tensor.row.reason = plan.rows[i].reason;
   }
   plan_version_ = plan.version;
-  const std::string text = PlanText();
-  plan_hash_ =
-      wire::Fnv1a(absl::MakeSpan(reinterpret_cast<const std::byte*>(text.data()), text.size()), table_hash_);
+  plan_hash_ = PlanHash();
   return absl::OkStatus();
 }
 

@@ -89,12 +89,13 @@ void Engine::Unfreeze() {
 void Engine::ApplyMask(Tensor* tensor) {
   FoldServerError(tensor);
   std::map<std::string, std::vector<float>, std::less<>> kept;
-  tensor->method->VisitState([&](std::string_view name, absl::Span<float> values) {
+  tensor->method->VisitState([&](std::string_view name, wire::MemoryRole, std::vector<float>* values) {
+    if (values->empty()) return;
     std::vector<float>& full = kept[std::string(name)];
-    full.assign(values.begin(), values.end());
+    full = *values;
     if (tensor->mask.all()) return;
     full.resize(tensor->job_elements);
-    tensor->mask.Unpack(sizeof(float), values.data(), full.size(), full.data());
+    tensor->mask.Unpack(sizeof(float), values->data(), full.size(), full.data());
   });
   std::map<std::string, uint64_t, std::less<>> counters;
   tensor->method->VisitCounters(
@@ -105,10 +106,12 @@ void Engine::ApplyMask(Tensor* tensor) {
   tensor->mask = tensor->next_mask;
   tensor->elements = tensor->mask.all() ? tensor->job_elements : tensor->mask.kept();
   tensor->method = MakeMethod(*tensor);
-  tensor->method->VisitState([&](std::string_view name, absl::Span<float> values) {
-    std::vector<float>& full = kept.find(name)->second;
+  tensor->method->VisitState([&](std::string_view name, wire::MemoryRole, std::vector<float>* values) {
+    const auto found = kept.find(name);
+    if (found == kept.end()) return;
+    std::vector<float>& full = found->second;
     if (!tensor->mask.all()) tensor->mask.Pack(sizeof(float), full.data(), full.data());
-    std::copy_n(full.begin(), values.size(), values.begin());
+    values->assign(full.begin(), full.begin() + static_cast<ptrdiff_t>(tensor->elements));
   });
   tensor->method->VisitCounters(
       [&](std::string_view name, uint64_t* value) { *value = counters.find(name)->second; });

@@ -43,9 +43,9 @@ TEST(ErrorFeedback, DenseTensorsKeepNoMemory) {
 
 TEST(ErrorFeedback, ResidualKeepsWhatWasNotSent) {
   SimulatedRanks ranks(Allreduce(), {.elements = 3}, 1);
-  EXPECT_THAT(ranks.StateNames(0), ElementsAre("residual"));
   ranks.ExchangeCompressed({{1, -4, 2}}, TopK(1));
   ranks.Step(1);
+  EXPECT_THAT(ranks.StateNames(0), ElementsAre("residual"));
   EXPECT_THAT(ranks.outs[0], ElementsAre(0, -4, 0));
   EXPECT_THAT(ranks.State(0, "residual"), ElementsAre(1, 0, 2));
   ranks.ExchangeCompressed({{1, 0, 1}}, TopK(1));

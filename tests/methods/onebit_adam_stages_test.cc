@@ -89,8 +89,8 @@ TEST(OneBitAdamStages, ATensorUnusedBetweenUnfreezeAndFreezeKeepsItsErrors) {
   Vector out = {1, 1};
   method->AfterExchange(false, absl::MakeSpan(out));
   method->Resolve(1);
-  method->VisitState([](std::string_view name, absl::Span<float> values) {
-    if (name == "variance") values[0] = 1;
+  method->VisitState([](std::string_view name, wire::MemoryRole, Vector* values) {
+    if (name == "variance") (*values)[0] = 1;
   });
   method->Unfreeze();
   EXPECT_TRUE(method->WantsDense(0));

@@ -428,8 +428,8 @@ TEST(OneBitAdam, ResultsThatAreNotFiniteDoNotBecomeTheMomentum) {
   EXPECT_FALSE(method->AfterExchange(false, absl::MakeSpan(out)));
   EXPECT_THAT(out, Each(::testing::IsNan()));
   method->Skip();
-  method->VisitState([](std::string_view, absl::Span<float> values) {
-    for (const float value : values) EXPECT_TRUE(std::isfinite(value));
+  method->VisitState([](std::string_view, wire::MemoryRole, Vector* values) {
+    for (const float value : *values) EXPECT_TRUE(std::isfinite(value));
   });
 }
 

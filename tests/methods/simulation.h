@@ -81,17 +81,19 @@ class SimulatedRanks {
     Exchange(gradients, methods_[0]->WantsDense(steps_) ? nullptr : &codec);
   }
 
-  // The state called `name` of one rank; empty when there is none.
+  // The state called `name` of one rank, zeros while it is not there; empty when the method has none.
   Vector State(size_t rank, std::string_view name) {
     Vector found;
-    methods_[rank]->VisitState([&](std::string_view visited, absl::Span<float> values) {
-      if (visited == name) found.assign(values.begin(), values.end());
+    methods_[rank]->VisitState([&](std::string_view visited, wire::MemoryRole, Vector* values) {
+      if (visited == name) found = values->empty() ? Vector(elements_) : *values;
     });
     return found;
   }
   std::vector<std::string> StateNames(size_t rank) {
     std::vector<std::string> names;
-    methods_[rank]->VisitState([&](std::string_view name, absl::Span<float>) { names.emplace_back(name); });
+    methods_[rank]->VisitState([&](std::string_view name, wire::MemoryRole, Vector* values) {
+      if (!values->empty()) names.emplace_back(name);
+    });
     return names;
   }
   // The mean over ranks of the state called `name`, element by element.
@@ -112,14 +114,13 @@ class SimulatedRanks {
     for (size_t rank = 0; rank < methods_.size(); ++rank) {
       std::map<std::string, Vector, std::less<>> vectors;
       std::map<std::string, uint64_t, std::less<>> counters;
-      from.method(rank).VisitState([&](std::string_view name, absl::Span<float> values) {
-        vectors[std::string(name)].assign(values.begin(), values.end());
+      from.method(rank).VisitState([&](std::string_view name, wire::MemoryRole, Vector* values) {
+        vectors[std::string(name)] = *values;
       });
       from.method(rank).VisitCounters(
           [&](std::string_view name, uint64_t* value) { counters[std::string(name)] = *value; });
-      methods_[rank]->VisitState([&](std::string_view name, absl::Span<float> values) {
-        const Vector& saved = vectors.find(name)->second;
-        std::copy(saved.begin(), saved.end(), values.begin());
+      methods_[rank]->VisitState([&](std::string_view name, wire::MemoryRole, Vector* values) {
+        *values = vectors.find(name)->second;
       });
       methods_[rank]->VisitCounters(
           [&](std::string_view name, uint64_t* value) { *value = counters.find(name)->second; });

@@ -19,6 +19,8 @@ TEST(Types, NumbersArePinned) {
   const char* const exchanges[] = {
       "dense", "deterministic-dense", "all-gather", "scatter-reduce-all-gather", "sparse-reduce", "low-rank"};
   for (int i = 0; i < 6; ++i) EXPECT_EQ(Name(static_cast<Exchange>(i)), exchanges[i]);
+  const char* const roles[] = {"own", "replicated", "shard"};
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(Name(static_cast<MemoryRole>(i)), roles[i]);
 }
 
 TEST(Types, NamesOfEnumeratorsMatch) {

@@ -57,7 +57,7 @@ typedef enum terse_status {
   TERSE_UNAVAILABLE = 5,      /* a peer is gone, or the group was broken before */
   TERSE_TIMEOUT = 6,          /* a peer gave no sign of life for transport.timeout_s */
   TERSE_DATA_LOSS = 7,        /* bytes from a peer or a file that are not what they should be */
-  TERSE_FAILED = 8,           /* the call does not fit the group's state (order of calls) */
+  TERSE_FAILED = 8,           /* the call does not fit the group's state, or the system refused it */
   TERSE_UNIMPLEMENTED = 9,    /* not in this build */
   TERSE_INTERNAL = 10         /* a defect of this library: please report the detail */
 } terse_status_t;
@@ -164,6 +164,30 @@ TERSE_API terse_status_t terse_group_set_loss_scale(terse_group_t* group, double
  * start. Other methods do not mind. All ranks give the same number, between steps; it takes effect in the
  * next collective call, where ranks that differ get TERSE_MISMATCH and may set it again. Not collective. */
 TERSE_API terse_status_t terse_group_set_global_batch(terse_group_t* group, int64_t samples);
+
+/* ---- State ---- */
+
+/* Saves what the group needs to go on: every rank's memories, warm-ups, counters and the plan, in the folder
+ * `path`, which is made where it is missing. It may be one for all ranks or one on each node. A save is there
+ * whole or not at all: until the last rank has written its file, the one before stays; then it is removed.
+ * Between steps: after terse_step, or with a job of method allreduce that never calls it, after any exchange.
+ * Saving changes nothing. Not saved: parameters, masks and the loss scale, which are the job's. Collective. */
+TERSE_API terse_status_t terse_state_save(terse_group_t* group, const char* path);
+
+/* Loads the newest whole save in `path`, in place of all that the group has. Before: the same tensors are
+ * registered in the same order, masks set as they were. With the same configuration and number of ranks the
+ * job goes on bit by bit. With another number what waits in the memories is divided anew, and every rank must
+ * find all files. The configuration may differ, but for `method` and what its memories mean (docs/methods.md).
+ * On an error, which all ranks get alike, nothing has changed and the group goes on. Collective.
+ *   TERSE_NOT_FOUND         no save is whole on all ranks
+ *   TERSE_DATA_LOSS         a damaged file, or files of several saves
+ *   TERSE_INVALID_ARGUMENT  another configuration or other tensors
+ *   TERSE_FAILED            in the middle of a step, a file of another version, or the file system refused */
+TERSE_API terse_status_t terse_state_load(terse_group_t* group, const char* path);
+
+/* What is saved in `path`, as JSON (docs/cli.md), after every checksum has been verified. Needs no group; any
+ * thread. Freed by terse_string_free. */
+TERSE_API terse_status_t terse_state_show(const char* path, char** json);
 
 /* ---- Reports and configuration ---- */
 

@@ -142,6 +142,9 @@ class Group {
     return applied != 0;
   }
 
+  void SaveState(const std::string& path) { Check(terse_state_save(handle_, path.c_str())); }
+  void LoadState(const std::string& path) { Check(terse_state_load(handle_, path.c_str())); }
+
   std::string Report() const {
     char* json = nullptr;
     Check(terse_group_report(handle_, &json));
