@@ -17,16 +17,20 @@ namespace terse::wire {
 enum class ScaleNorm : uint8_t { kL2 = 0, kL1 = 1 };
 enum class Rounding : uint8_t { kNearest = 0, kStochastic = 1 };
 enum class IndexCoding : uint8_t { kU32 = 0, kRice = 1 };
+// What powersgd's error feedback takes off: what all ranks decode, or what this rank itself put into it.
+enum class LowRankError : uint8_t { kAveraged = 0, kLocal = 1 };
 
 // Parameters of every codec; a codec reads those of its own and ignores the rest.
 struct CodecParams {
-  double density = 0.01;                   // topk: fraction of the elements sent, (0, 1]
-  IndexCoding index = IndexCoding::kU32;   // topk
-  uint32_t bits = 4;                       // quantize: 1 to 8
-  uint32_t block = 512;                    // quantize: elements that share a minimum and a unit;
-                                           // onebit: elements that share a scale, 0: the tensor
-  Rounding rounding = Rounding::kNearest;  // quantize
-  ScaleNorm scale = ScaleNorm::kL2;        // onebit
+  double density = 0.01;                      // topk: fraction of the elements sent, (0, 1]
+  IndexCoding index = IndexCoding::kU32;      // topk
+  uint32_t bits = 4;                          // quantize: 1 to 8
+  uint32_t block = 512;                       // quantize: elements that share a minimum and a unit;
+                                              // onebit: elements that share a scale, 0: the tensor
+  Rounding rounding = Rounding::kNearest;     // quantize
+  ScaleNorm scale = ScaleNorm::kL2;           // onebit
+  uint32_t rank = 4;                          // powersgd: columns of a factor, 1 to 1024
+  LowRankError error = LowRankError::kLocal;  // powersgd
 
   friend bool operator==(const CodecParams&, const CodecParams&) = default;
 };

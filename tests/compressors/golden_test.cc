@@ -5,7 +5,7 @@
 //
 // A file is a list of records, separated by empty lines; a line that begins with # is a comment. Fields:
 //   case     what it shows
-//   params   key=value ... (bits, block, rounding, density, index, scale); else the defaults
+//   params   key=value ... (bits, block, density, index, rank, scale); else the defaults
 //   input    numbers to encode without error feedback; the payload must come out (optional)
 //   payload  bytes in hexadecimal
 //   values   what the payload decodes to, or
@@ -70,6 +70,8 @@ wire::CodecParams ParamsOf(const Record& record) {
       params.index = value == "rice" ? wire::IndexCoding::kRice : wire::IndexCoding::kU32;
     else if (key == "scale")
       params.scale = value == "l1" ? wire::ScaleNorm::kL1 : wire::ScaleNorm::kL2;
+    else if (key == "rank")
+      params.rank = static_cast<uint32_t>(std::stoul(value));
     else
       ADD_FAILURE() << "no parameter " << key;
   }

@@ -1,0 +1,268 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// SIMD kernels of powersgd: a large matrix times one thin factor, and the product of two thin factors.
+// All are bound by reading the matrix, so each loads a vector of it once for several of the factors'
+// columns.
+#include <cstddef>
+
+// Highway includes this once for each target, so the guard turns over with the target.
+#if defined(TERSE_COMPRESSORS_KERNELS_LOW_RANK_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef TERSE_COMPRESSORS_KERNELS_LOW_RANK_INL_H_
+#undef TERSE_COMPRESSORS_KERNELS_LOW_RANK_INL_H_
+#else
+#define TERSE_COMPRESSORS_KERNELS_LOW_RANK_INL_H_
+#endif
+
+#include <algorithm>
+#include <cstring>
+
+#include "compressors/kernels/dispatch.h"
+#include "compressors/kernels/rows-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace terse::kernels {
+namespace HWY_NAMESPACE {
+
+// Columns of the factors that are worked on together, and rows whose sums fit into the registers.
+constexpr size_t kRankGroup = 4;
+constexpr size_t kDotRows = kVectors == 1 ? 2 : 1;
+// Columns of the matrix whose part of the right factor stays in the L1 cache.
+constexpr size_t kColumnTile = 1024;
+
+// Calls body.Run<count>(first) for columns [first, first + count) of the factors, kRankGroup at a time.
+template <typename Body>
+HWY_INLINE void ByRankGroups(size_t rank, const Body& body) {
+  for (size_t first = 0; first < rank; first += kRankGroup) {
+    switch (std::min(kRankGroup, rank - first)) {
+      case 1:
+        body.template Run<1>(first);
+        break;
+      case 2:
+        body.template Run<2>(first);
+        break;
+      case 3:
+        body.template Run<3>(first);
+        break;
+      default:
+        body.template Run<kRankGroup>(first);
+    }
+  }
+}
+
+// Sums of c times right over one chunk of columns, for kRows rows and kRank columns of right.
+template <size_t kRows, size_t kRank>
+struct Dots {
+  VF lanes[kRows][kRank][kVectors];
+
+  HWY_INLINE Dots() {
+    for (auto& row : lanes) {
+      for (auto& column : row) {
+        for (VF& lane : column) lane = hn::Zero(kF32);
+      }
+    }
+  }
+
+  // 16 columns. With kFirst c is made of input and residual, else it is in the residual already.
+  template <bool kFirst>
+  HWY_INLINE void Add(const float* input, float* residual, size_t row_stride, const float* right,
+                      size_t right_stride, MF& finite) {
+    for (size_t v = 0; v < kVectors; ++v) {
+      VF c[kRows];
+      for (size_t r = 0; r < kRows; ++r) {
+        const size_t at = r * row_stride + v * kN;
+        if constexpr (kFirst) {
+          c[r] = Compensate<true>(input, residual, at, finite);
+          hn::StoreU(c[r], kF32, residual + at);
+        } else {
+          c[r] = hn::LoadU(kF32, residual + at);
+        }
+      }
+      for (size_t k = 0; k < kRank; ++k) {
+        const VF q = hn::LoadU(kF32, right + k * right_stride + v * kN);
+        for (size_t r = 0; r < kRows; ++r) lanes[r][k][v] = hn::Add(lanes[r][k][v], hn::Mul(c[r], q));
+      }
+    }
+  }
+
+  HWY_INLINE float Total(size_t r, size_t k) const {
+    float sums[kLanes];
+    for (size_t v = 0; v < kVectors; ++v) hn::StoreU(lanes[r][k][v], kF32, sums + v * kN);
+    for (size_t half = kLanes / 2; half > 0; half /= 2) {
+      for (size_t l = 0; l < half; ++l) sums[l] += sums[l + half];
+    }
+    return sums[0];
+  }
+};
+
+// One chunk of columns of kRows rows; adds to left, whose columns are left_stride apart.
+template <size_t kRows>
+struct ProjectChunk {
+  const float* input;
+  float* residual;
+  size_t columns;  // of this chunk
+  size_t stride;
+  const float* right;
+  float* left;
+  size_t left_stride;
+  MF& finite;
+
+  template <size_t kRank>
+  HWY_INLINE void Run(size_t first) const {
+    if (first == 0) {
+      RunAs<kRank, true>(first);
+    } else {
+      RunAs<kRank, false>(first);
+    }
+  }
+
+  template <size_t kRank, bool kFirst>
+  HWY_INLINE void RunAs(size_t first) const {
+    const float* q = right + first * stride;
+    const size_t whole = WholeRows(columns);
+    Dots<kRows, kRank> dots;
+    MF good = finite;
+    for (size_t j = 0; j < whole; j += kLanes) {
+      dots.template Add<kFirst>(input + j, residual + j, stride, q + j, stride, good);
+    }
+    if (const size_t rest = columns - whole; rest > 0) {
+      // Filled up with zeros, which add nothing.
+      float from[kRows][kLanes] = {};
+      float c[kRows][kLanes] = {};
+      float factor[kRank][kLanes] = {};
+      for (size_t r = 0; r < kRows; ++r) {
+        std::memcpy(from[r], input + r * stride + whole, rest * sizeof(float));
+        std::memcpy(c[r], residual + r * stride + whole, rest * sizeof(float));
+      }
+      for (size_t k = 0; k < kRank; ++k) {
+        std::memcpy(factor[k], q + k * stride + whole, rest * sizeof(float));
+      }
+      dots.template Add<kFirst>(from[0], c[0], kLanes, factor[0], kLanes, good);
+      for (size_t r = 0; r < kRows; ++r) {
+        std::memcpy(residual + r * stride + whole, c[r], rest * sizeof(float));
+      }
+    }
+    finite = good;
+    for (size_t k = 0; k < kRank; ++k) {
+      for (size_t r = 0; r < kRows; ++r) left[(first + k) * left_stride + r] += dots.Total(r, k);
+    }
+  }
+};
+
+template <size_t kRows>
+HWY_INLINE void ProjectRowsAt(const FactorShape& shape, size_t i, const float* input, float* residual,
+                              const float* right, float* left, MF& finite) {
+  for (size_t chunk = 0; chunk < shape.columns; chunk += kSumChunk) {
+    const size_t at = i * shape.stride + chunk;
+    ByRankGroups(shape.rank,
+                 ProjectChunk<kRows>{input + at, residual + at, std::min(kSumChunk, shape.columns - chunk),
+                                     shape.stride, right + chunk, left + i, shape.rows, finite});
+  }
+}
+
+bool ProjectRows(const FactorShape& shape, const float* input, float* residual, const float* right,
+                 float* left) {
+  std::fill_n(left, shape.rank * shape.rows, 0.0f);
+  MF finite = AllLanes();
+  size_t i = 0;
+  for (; i + kDotRows <= shape.rows; i += kDotRows) {
+    ProjectRowsAt<kDotRows>(shape, i, input, residual, right, left, finite);
+  }
+  for (; i < shape.rows; ++i) ProjectRowsAt<1>(shape, i, input, residual, right, left, finite);
+  return !hn::AllTrue(kF32, finite);
+}
+
+// kRows (4 or 1) rows of the matrix from row i on, times left, added to right over [begin, end).
+template <size_t kRows>
+struct ProjectRowsDown {
+  const FactorShape& shape;
+  const float* matrix;  // row i
+  const float* left;    // its element of the first column
+  float* right;
+  size_t begin;
+  size_t end;
+
+  template <size_t kRank>
+  HWY_INLINE void Run(size_t first) const {
+    VF p[kRows][kRank];
+    for (size_t r = 0; r < kRows; ++r) {
+      for (size_t k = 0; k < kRank; ++k) p[r][k] = hn::Set(kF32, left[(first + k) * shape.rows + r]);
+    }
+    for (size_t j = begin; j < end; j += kN) {
+      VF c[kRows];
+      for (size_t r = 0; r < kRows; ++r) c[r] = hn::LoadU(kF32, matrix + r * shape.stride + j);
+      for (size_t k = 0; k < kRank; ++k) {
+        VF sum = hn::Mul(c[0], p[0][k]);
+        if constexpr (kRows == 4) {
+          sum = hn::Add(hn::Add(sum, hn::Mul(c[1], p[1][k])),
+                        hn::Add(hn::Mul(c[2], p[2][k]), hn::Mul(c[3], p[3][k])));
+        }
+        float* q = right + (first + k) * shape.stride + j;
+        hn::StoreU(hn::Add(hn::LoadU(kF32, q), sum), kF32, q);
+      }
+    }
+  }
+};
+
+void ProjectColumns(const FactorShape& shape, const float* matrix, const float* left, float* right) {
+  const size_t whole = WholeRows(shape.columns);
+  for (size_t k = 0; k < shape.rank; ++k) std::fill_n(right + k * shape.stride, whole, 0.0f);
+  for (size_t begin = 0; begin < whole; begin += kColumnTile) {
+    const size_t end = std::min(whole, begin + kColumnTile);
+    size_t i = 0;
+    for (; i + 4 <= shape.rows; i += 4) {
+      const ProjectRowsDown<4> body{shape, matrix + i * shape.stride, left + i, right, begin, end};
+      ByRankGroups(shape.rank, body);
+    }
+    for (; i < shape.rows; ++i) {
+      const ProjectRowsDown<1> body{shape, matrix + i * shape.stride, left + i, right, begin, end};
+      ByRankGroups(shape.rank, body);
+    }
+  }
+  FactorShape rest = shape;
+  rest.columns -= whole;
+  ScalarKernels().project_columns(rest, matrix + whole, left, right + whole);
+}
+
+// kRows rows of the product of left and right, from the row on whose first element of left is given.
+template <size_t kRows>
+HWY_INLINE void ExpandRows(const FactorShape& shape, size_t whole, const float* left, const float* right,
+                           float weight, Start start, float* out) {
+  const VF by = hn::Set(kF32, weight);
+  for (size_t j = 0; j < whole; j += kN) {
+    VF sum[kRows];
+    const VF first = hn::LoadU(kF32, right + j);
+    for (size_t r = 0; r < kRows; ++r) sum[r] = hn::Mul(hn::Set(kF32, left[r]), first);
+    for (size_t k = 1; k < shape.rank; ++k) {
+      const VF q = hn::LoadU(kF32, right + k * shape.stride + j);
+      const float* p = left + k * shape.rows;
+      for (size_t r = 0; r < kRows; ++r) sum[r] = hn::Add(sum[r], hn::Mul(hn::Set(kF32, p[r]), q));
+    }
+    for (size_t r = 0; r < kRows; ++r) {
+      float* to = out + r * shape.stride + j;
+      const VF term = hn::Mul(by, sum[r]);
+      hn::StoreU(start == Start::kAssign ? term : hn::Add(hn::LoadU(kF32, to), term), kF32, to);
+    }
+  }
+}
+
+void Expand(const FactorShape& shape, const float* left, const float* right, float weight, Start start,
+            float* out) {
+  constexpr size_t kRows = 4;
+  const size_t whole = WholeRows(shape.columns);
+  size_t i = 0;
+  for (; i + kRows <= shape.rows; i += kRows) {
+    ExpandRows<kRows>(shape, whole, left + i, right, weight, start, out + i * shape.stride);
+  }
+  for (; i < shape.rows; ++i) {
+    ExpandRows<1>(shape, whole, left + i, right, weight, start, out + i * shape.stride);
+  }
+  FactorShape rest = shape;
+  rest.columns -= whole;
+  ScalarKernels().expand(rest, left, right + whole, weight, start, out + whole);
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace terse::kernels
+HWY_AFTER_NAMESPACE();
+
+#endif  // TERSE_COMPRESSORS_KERNELS_LOW_RANK_INL_H_
