@@ -24,7 +24,7 @@ struct Layout {
   Layout(const wire::CodecParams& params, const wire::MatrixView& view)
       : rows(view.rows), columns(view.columns), rank(view.RankWithin(params.rank)) {}
 
-  kernels::FactorShape shape() const { return {rows, columns, rank, columns}; }
+  kernels::FactorShape shape() const { return {rows, columns, rank}; }
   size_t elements() const { return rows * columns; }
   size_t left_floats() const { return rank * rows; }
   size_t right_floats() const { return rank * columns; }

@@ -65,13 +65,11 @@ struct LaneStream {
 };
 
 // A matrix, row after row, and its two factors: `left` has `rank` columns of `rows` floats, one after the
-// other, `right` has `rank` columns of `columns` floats. Rows of the matrix begin `stride` floats apart,
-// and so do the columns of right.
+// other, `right` has `rank` columns of `columns` floats.
 struct FactorShape {
   size_t rows = 0;
   size_t columns = 0;
   size_t rank = 0;
-  size_t stride = 0;
 };
 
 // Payloads to decode together: at most kMaxPeers.
@@ -122,7 +120,7 @@ struct Kernels {
   // --- powersgd
   // Leaves c in the residual; left <- c right. An element of left is the sum over 16 fp32 lanes (by column
   // mod 16) of each kSumChunk columns, lanes added as a tree (as in onebit_sum), chunks in order. Returns
-  // nonfinite. stride = columns.
+  // nonfinite.
   bool (*project_rows)(const FactorShape& shape, const float* input, float* residual, const float* right,
                        float* left);
   // right <- transpose(matrix) left. Rows in order, four together, (0 + 1) + (2 + 3), the last ones singly.

@@ -152,10 +152,10 @@ template <size_t kRows>
 HWY_INLINE void ProjectRowsAt(const FactorShape& shape, size_t i, const float* input, float* residual,
                               const float* right, float* left, MF& finite) {
   for (size_t chunk = 0; chunk < shape.columns; chunk += kSumChunk) {
-    const size_t at = i * shape.stride + chunk;
+    const size_t at = i * shape.columns + chunk;
     ByRankGroups(shape.rank,
                  ProjectChunk<kRows>{input + at, residual + at, std::min(kSumChunk, shape.columns - chunk),
-                                     shape.stride, right + chunk, left + i, shape.rows, finite});
+                                     shape.columns, right + chunk, left + i, shape.rows, finite});
   }
 }
 
@@ -171,7 +171,7 @@ bool ProjectRows(const FactorShape& shape, const float* input, float* residual, 
   return !hn::AllTrue(kF32, finite);
 }
 
-// kRows (4 or 1) rows of the matrix from row i on, times left, added to right over [begin, end).
+// kRows (4 or 1) rows of the matrix from row i on, times left, added to right over one tile of columns.
 template <size_t kRows>
 struct ProjectRowsDown {
   const FactorShape& shape;
@@ -187,78 +187,112 @@ struct ProjectRowsDown {
     for (size_t r = 0; r < kRows; ++r) {
       for (size_t k = 0; k < kRank; ++k) p[r][k] = hn::Set(kF32, left[(first + k) * shape.rows + r]);
     }
-    for (size_t j = begin; j < end; j += kN) {
+    size_t j = begin;
+    for (; j + kN <= end; j += kN) {
       VF c[kRows];
-      for (size_t r = 0; r < kRows; ++r) c[r] = hn::LoadU(kF32, matrix + r * shape.stride + j);
+      for (size_t r = 0; r < kRows; ++r) c[r] = hn::LoadU(kF32, matrix + r * shape.columns + j);
       for (size_t k = 0; k < kRank; ++k) {
         VF sum = hn::Mul(c[0], p[0][k]);
         if constexpr (kRows == 4) {
           sum = hn::Add(hn::Add(sum, hn::Mul(c[1], p[1][k])),
                         hn::Add(hn::Mul(c[2], p[2][k]), hn::Mul(c[3], p[3][k])));
         }
-        float* q = right + (first + k) * shape.stride + j;
+        float* q = right + (first + k) * shape.columns + j;
         hn::StoreU(hn::Add(hn::LoadU(kF32, q), sum), kF32, q);
+      }
+    }
+    for (; j < end; ++j) {
+      for (size_t k = first; k < first + kRank; ++k) {
+        const auto product = [&](size_t r) {
+          return matrix[r * shape.columns + j] * left[k * shape.rows + r];
+        };
+        float sum = product(0);
+        if constexpr (kRows == 4) sum = (sum + product(1)) + (product(2) + product(3));
+        right[k * shape.columns + j] += sum;
       }
     }
   }
 };
 
 void ProjectColumns(const FactorShape& shape, const float* matrix, const float* left, float* right) {
-  const size_t whole = WholeRows(shape.columns);
-  for (size_t k = 0; k < shape.rank; ++k) std::fill_n(right + k * shape.stride, whole, 0.0f);
-  for (size_t begin = 0; begin < whole; begin += kColumnTile) {
-    const size_t end = std::min(whole, begin + kColumnTile);
+  std::fill_n(right, shape.rank * shape.columns, 0.0f);
+  for (size_t begin = 0; begin < shape.columns; begin += kColumnTile) {
+    const size_t end = std::min(shape.columns, begin + kColumnTile);
     size_t i = 0;
     for (; i + 4 <= shape.rows; i += 4) {
-      const ProjectRowsDown<4> body{shape, matrix + i * shape.stride, left + i, right, begin, end};
+      const ProjectRowsDown<4> body{shape, matrix + i * shape.columns, left + i, right, begin, end};
       ByRankGroups(shape.rank, body);
     }
     for (; i < shape.rows; ++i) {
-      const ProjectRowsDown<1> body{shape, matrix + i * shape.stride, left + i, right, begin, end};
+      const ProjectRowsDown<1> body{shape, matrix + i * shape.columns, left + i, right, begin, end};
       ByRankGroups(shape.rank, body);
     }
   }
-  FactorShape rest = shape;
-  rest.columns -= whole;
-  ScalarKernels().project_columns(rest, matrix + whole, left, right + whole);
 }
 
-// kRows rows of the product of left and right, from the row on whose first element of left is given.
-template <size_t kRows>
-HWY_INLINE void ExpandRows(const FactorShape& shape, size_t whole, const float* left, const float* right,
-                           float weight, Start start, float* out) {
+// kRows rows of the product, from the row on whose first element of left is given. With kRank, which is
+// then the rank, all of left that it takes stays in registers.
+template <size_t kRows, size_t kRank>
+HWY_INLINE void ExpandRowsAs(const FactorShape& shape, const float* left, const float* right, float weight,
+                             Start start, float* out) {
+  const size_t rank = kRank == 0 ? shape.rank : kRank;
+  VF p[kRows][std::max<size_t>(kRank, 1)];
+  for (size_t r = 0; r < kRows; ++r) {
+    for (size_t k = 0; k < kRank; ++k) p[r][k] = hn::Set(kF32, left[k * shape.rows + r]);
+  }
+  const auto factor = [&](size_t r, size_t k) HWY_ATTR {
+    if constexpr (kRank > 0) return p[r][k];
+    return hn::Set(kF32, left[k * shape.rows + r]);
+  };
   const VF by = hn::Set(kF32, weight);
-  for (size_t j = 0; j < whole; j += kN) {
+  size_t j = 0;
+  for (; j + kN <= shape.columns; j += kN) {
     VF sum[kRows];
     const VF first = hn::LoadU(kF32, right + j);
-    for (size_t r = 0; r < kRows; ++r) sum[r] = hn::Mul(hn::Set(kF32, left[r]), first);
-    for (size_t k = 1; k < shape.rank; ++k) {
-      const VF q = hn::LoadU(kF32, right + k * shape.stride + j);
-      const float* p = left + k * shape.rows;
-      for (size_t r = 0; r < kRows; ++r) sum[r] = hn::Add(sum[r], hn::Mul(hn::Set(kF32, p[r]), q));
+    for (size_t r = 0; r < kRows; ++r) sum[r] = hn::Mul(factor(r, 0), first);
+    for (size_t k = 1; k < rank; ++k) {
+      const VF q = hn::LoadU(kF32, right + k * shape.columns + j);
+      for (size_t r = 0; r < kRows; ++r) sum[r] = hn::Add(sum[r], hn::Mul(factor(r, k), q));
     }
     for (size_t r = 0; r < kRows; ++r) {
-      float* to = out + r * shape.stride + j;
+      float* to = out + r * shape.columns + j;
       const VF term = hn::Mul(by, sum[r]);
       hn::StoreU(start == Start::kAssign ? term : hn::Add(hn::LoadU(kF32, to), term), kF32, to);
     }
+  }
+  for (; j < shape.columns; ++j) {
+    for (size_t r = 0; r < kRows; ++r) {
+      float sum = left[r] * right[j];
+      for (size_t k = 1; k < rank; ++k) sum += left[k * shape.rows + r] * right[k * shape.columns + j];
+      float& to = out[r * shape.columns + j];
+      to = start == Start::kAssign ? weight * sum : to + weight * sum;
+    }
+  }
+}
+
+template <size_t kRows>
+HWY_INLINE void ExpandRows(const FactorShape& shape, const float* left, const float* right, float weight,
+                           Start start, float* out) {
+  switch (shape.rank) {
+    case 1:
+      return ExpandRowsAs<kRows, 1>(shape, left, right, weight, start, out);
+    case 2:
+      return ExpandRowsAs<kRows, 2>(shape, left, right, weight, start, out);
+    case 4:
+      return ExpandRowsAs<kRows, 4>(shape, left, right, weight, start, out);
+    default:
+      return ExpandRowsAs<kRows, 0>(shape, left, right, weight, start, out);
   }
 }
 
 void Expand(const FactorShape& shape, const float* left, const float* right, float weight, Start start,
             float* out) {
   constexpr size_t kRows = 4;
-  const size_t whole = WholeRows(shape.columns);
   size_t i = 0;
   for (; i + kRows <= shape.rows; i += kRows) {
-    ExpandRows<kRows>(shape, whole, left + i, right, weight, start, out + i * shape.stride);
+    ExpandRows<kRows>(shape, left + i, right, weight, start, out + i * shape.columns);
   }
-  for (; i < shape.rows; ++i) {
-    ExpandRows<1>(shape, whole, left + i, right, weight, start, out + i * shape.stride);
-  }
-  FactorShape rest = shape;
-  rest.columns -= whole;
-  ScalarKernels().expand(rest, left, right + whole, weight, start, out + whole);
+  for (; i < shape.rows; ++i) ExpandRows<1>(shape, left + i, right, weight, start, out + i * shape.columns);
 }
 
 }  // namespace HWY_NAMESPACE

@@ -243,15 +243,15 @@ bool ProjectRows(const FactorShape& shape, const float* input, float* residual, 
                  float* left) {
   bool nonfinite = false;
   for (size_t i = 0; i < shape.rows; ++i) {
-    const float* row = input + i * shape.stride;
-    float* c = residual + i * shape.stride;
+    const float* row = input + i * shape.columns;
+    float* c = residual + i * shape.columns;
     for (size_t j = 0; j < shape.columns; ++j) c[j] = Compensate(row, c, j, nonfinite);
     for (size_t k = 0; k < shape.rank; ++k) {
       float sum = 0.0f;
       for (size_t chunk = 0; chunk < shape.columns; chunk += kSumChunk) {
         std::array<float, kLanes> lanes{};
         for (size_t j = chunk; j < std::min(shape.columns, chunk + kSumChunk); ++j) {
-          lanes[j % kLanes] += c[j] * right[k * shape.stride + j];
+          lanes[j % kLanes] += c[j] * right[k * shape.columns + j];
         }
         for (size_t half = kLanes / 2; half > 0; half /= 2) {
           for (size_t l = 0; l < half; ++l) lanes[l] += lanes[l + half];
@@ -267,9 +267,9 @@ bool ProjectRows(const FactorShape& shape, const float* input, float* residual, 
 void ProjectColumns(const FactorShape& shape, const float* matrix, const float* left, float* right) {
   for (size_t k = 0; k < shape.rank; ++k) {
     const float* p = left + k * shape.rows;
-    float* q = right + k * shape.stride;
+    float* q = right + k * shape.columns;
     std::fill_n(q, shape.columns, 0.0f);
-    const auto product = [&](size_t i, size_t j) { return matrix[i * shape.stride + j] * p[i]; };
+    const auto product = [&](size_t i, size_t j) { return matrix[i * shape.columns + j] * p[i]; };
     size_t i = 0;
     for (; i + 4 <= shape.rows; i += 4) {
       for (size_t j = 0; j < shape.columns; ++j) {
@@ -285,11 +285,11 @@ void ProjectColumns(const FactorShape& shape, const float* matrix, const float* 
 void Expand(const FactorShape& shape, const float* left, const float* right, float weight, Start start,
             float* out) {
   for (size_t i = 0; i < shape.rows; ++i) {
-    float* row = out + i * shape.stride;
+    float* row = out + i * shape.columns;
     for (size_t j = 0; j < shape.columns; ++j) {
       float sum = left[i] * right[j];
       for (size_t k = 1; k < shape.rank; ++k) {
-        sum += left[k * shape.rows + i] * right[k * shape.stride + j];
+        sum += left[k * shape.rows + i] * right[k * shape.columns + j];
       }
       row[j] = start == Start::kAssign ? weight * sum : row[j] + weight * sum;
     }

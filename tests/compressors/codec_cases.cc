@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "compressors/registry.h"
 #include "gtest/gtest.h"
+#include "tests/matrix_shape.h"
 
 namespace terse::testing {
 namespace {
@@ -83,12 +84,6 @@ std::vector<CodecCase> AllCases() {
 #include "compressors/compressors.def"
 #undef TERSE_COMPRESSOR
   return cases;
-}
-
-std::vector<int64_t> MatrixShape(size_t n) {
-  auto rows = static_cast<size_t>(std::sqrt(static_cast<double>(n)));
-  while (rows > 1 && n % rows != 0) --rows;
-  return {static_cast<int64_t>(rows), static_cast<int64_t>(rows == 0 ? 0 : n / rows)};
 }
 
 std::vector<float> Normal(size_t n, uint32_t seed) {

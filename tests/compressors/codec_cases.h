@@ -38,9 +38,6 @@ struct NamedVector {
 // ties, denormal, huge, with NaN and Inf, of sizes around every boundary of lanes and blocks.
 std::vector<NamedVector> AllVectors();
 
-// n elements as a matrix that is as square as n allows.
-std::vector<int64_t> MatrixShape(size_t n);
-
 // n values from a normal distribution, of a fixed seed.
 std::vector<float> Normal(size_t n, uint32_t seed);
 
