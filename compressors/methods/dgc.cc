@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "compressors/methods/dgc.h"
 
-#include <algorithm>
-
+#include "compressors/methods/density_warmup.h"
 #include "compressors/methods/error_feedback.h"
 #include "compressors/methods/finite.h"
 
@@ -57,16 +56,9 @@ void NextNesterov(size_t n, float m, const float* g, const float* u, float* next
 
 Dgc::Dgc(const wire::Config::Dgc& config, const TensorFacts& tensor) : config_(config), tensor_(tensor) {}
 
-double Dgc::Density(uint64_t step) const {
-  const auto warmup_steps = static_cast<uint64_t>(std::max<int64_t>(config_.warmup_steps, 0));
-  if (step >= warmup_steps || config_.warmup_density.empty()) return config_.density;
-  const size_t stage = step * config_.warmup_density.size() / warmup_steps;
-  return std::max(config_.warmup_density[stage], config_.density);
-}
-
 wire::CodecParams Dgc::Params(uint64_t step, const wire::CodecParams& planned) const {
   wire::CodecParams params = planned;
-  params.density = Density(step);
+  params.density = WarmedUpDensity(config_.warmup_steps, config_.warmup_density, step, planned.density);
   return params;
 }
 

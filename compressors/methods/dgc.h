@@ -28,8 +28,6 @@ class Dgc final : public TensorMethod {
  public:
   Dgc(const wire::Config::Dgc& config, const TensorFacts& tensor);
 
-  // At density 1 masking would clear all of u and leave plain SGD, so such steps go dense.
-  bool WantsDense(uint64_t step) const override { return Density(step) >= 1.0; }
   wire::CodecParams Params(uint64_t step, const wire::CodecParams& planned) const override;
   absl::Span<const float> Before(bool dense, absl::Span<const float> gradient, absl::Span<float> scratch,
                                  bool* nonfinite) override;
@@ -42,8 +40,6 @@ class Dgc final : public TensorMethod {
  private:
   // What the exchange under way has to leave behind when it is resolved.
   enum class Pending { kNothing, kMomentum, kMask };
-
-  double Density(uint64_t step) const;
 
   const wire::Config::Dgc config_;
   const TensorFacts tensor_;

@@ -1,9 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "compressors/methods/error_feedback.h"
 
+#include "compressors/methods/density_warmup.h"
 #include "compressors/methods/finite.h"
 
 namespace terse {
+
+wire::CodecParams ErrorFeedback::Params(uint64_t step, const wire::CodecParams& planned) const {
+  wire::CodecParams params = planned;
+  params.density = WarmedUpDensity(config_.warmup_steps, config_.warmup_density, step, planned.density);
+  return params;
+}
 
 absl::Span<const float> ErrorFeedback::Before(bool dense, absl::Span<const float> gradient,
                                               absl::Span<float> scratch, bool* nonfinite) {

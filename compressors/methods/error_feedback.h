@@ -20,8 +20,10 @@ namespace terse {
 // feedback.
 class ErrorFeedback final : public TensorMethod {
  public:
-  explicit ErrorFeedback(const TensorFacts& tensor) : tensor_(tensor) {}
+  ErrorFeedback(const wire::Config::TopK& config, const TensorFacts& tensor)
+      : config_(config), tensor_(tensor) {}
 
+  wire::CodecParams Params(uint64_t step, const wire::CodecParams& planned) const override;
   absl::Span<const float> Before(bool dense, absl::Span<const float> gradient, absl::Span<float> scratch,
                                  bool* nonfinite) override;
   absl::Span<float> residual() override { return absl::MakeSpan(residual_); }
@@ -30,6 +32,7 @@ class ErrorFeedback final : public TensorMethod {
   void VisitState(const Visitor& visit) override;
 
  private:
+  const wire::Config::TopK config_;  // warm-up of the density, which only topk reads
   const TensorFacts tensor_;
   std::vector<float> residual_;
 };

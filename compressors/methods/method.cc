@@ -16,7 +16,7 @@ std::unique_ptr<TensorMethod> MakeTensorMethod(const wire::Config& config, const
     case wire::Method::kAllreduce:
       break;
   }
-  return std::make_unique<ErrorFeedback>(tensor);
+  return std::make_unique<ErrorFeedback>(config.topk, tensor);
 }
 
 std::unique_ptr<ParameterUpdate> MakeParameterUpdate(const wire::Config& config, size_t elements) {

@@ -44,7 +44,8 @@ class TensorMethod {
   // the plan's row says. `step` counts applied steps from 0.
   virtual bool WantsDense(uint64_t step) const { return false; }
 
-  // The codec's parameters in this step (DGC's density warm-up); `planned` are the plan's.
+  // The codec's parameters in this step (density warm-up); `planned` are the plan's. A gather codec whose
+  // density comes out as 1 has nothing to select, and the engine makes the exchange dense.
   virtual wire::CodecParams Params(uint64_t step, const wire::CodecParams& planned) const { return planned; }
 
   // Turns the local gradient into the vector to send: `gradient` itself, `scratch` (n elements) after

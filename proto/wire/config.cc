@@ -117,6 +117,13 @@ absl::Status Settings::Validate() const {
   if (c.rank >= 0 && c.rank >= c.world_size) {
     return Invalid("rank = ", c.rank, " is not below world_size = ", c.world_size);
   }
+  const bool dgc = c.method == Method::kDgc;
+  const int64_t warmup_steps = dgc ? c.dgc.warmup_steps : c.topk.warmup_steps;
+  if (warmup_steps > 0 && (dgc ? c.dgc.warmup_density : c.topk.warmup_density).empty()) {
+    const absl::string_view section = dgc ? "dgc" : "topk";
+    return Invalid(section, ".warmup_steps = ", warmup_steps, " needs ", section,
+                   ".warmup_density, the densities to go through, such as [0.25, 0.0625]");
+  }
   if (c.method == Method::kAllreduce) return absl::OkStatus();
 
   const absl::string_view method = View(Name(c.method));
@@ -133,10 +140,6 @@ absl::Status Settings::Validate() const {
   if (c.reduce != Reduce::kMean) {
     return Invalid("reduce: sum does not go with method: ", method,
                    ", which works on the mean; leave it out, or choose method: allreduce");
-  }
-  if (c.method == Method::kDgc && c.dgc.warmup_steps > 0 && c.dgc.warmup_density.empty()) {
-    return Invalid("dgc.warmup_steps = ", c.dgc.warmup_steps,
-                   " needs dgc.warmup_density, the densities to go through, such as [0.25, 0.0625]");
   }
   if (c.method == Method::kOneBitAdam && c.adam.freeze < 1) {
     return Invalid(

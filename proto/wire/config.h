@@ -35,6 +35,8 @@ struct Config {
   struct TopK {
     double density = 0.01;
     IndexCoding index = IndexCoding::kRice;
+    int64_t warmup_steps = 0;
+    std::vector<double> warmup_density = {0.25, 0.125, 0.0625, 0.03};
     friend bool operator==(const TopK&, const TopK&) = default;
   } topk;
   struct Quantize {

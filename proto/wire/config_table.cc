@@ -175,9 +175,14 @@ std::vector<ConfigKey> MakeRows() {
       Integer<kCount, &C::min_elements>("min_elements", "tensors with fewer elements go dense"),
       Patterns<&C::exclude>("exclude", "tensors whose name one of these patterns matches go dense"),
 
-      Number<kFraction, &C::topk, &C::TopK::density>("topk.density", "fraction of the elements that is sent"),
+      Number<kFraction, &C::topk, &C::TopK::density>(
+          "topk.density", "fraction of the elements that is sent after the warm-up"),
       Choice<kIndexCodings, &C::topk, &C::TopK::index>(
           "topk.index", "how positions are coded: 4 bytes each, or their gaps in a Rice code"),
+      Integer<kSteps, &C::topk, &C::TopK::warmup_steps>(
+          "topk.warmup_steps", "steps over which the density falls through topk.warmup_density; 0: none"),
+      Numbers<kFraction, &C::topk, &C::TopK::warmup_density>(
+          "topk.warmup_density", "densities of the warm-up, each for an equal share of its steps"),
 
       Integer<kBits, &C::quantize, &C::Quantize::bits>("quantize.bits", "bits per element"),
       Integer<kQuantizeBlock, &C::quantize, &C::Quantize::block>("quantize.block",

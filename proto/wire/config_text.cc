@@ -51,7 +51,8 @@ constexpr absl::string_view kRules = R"(
   `reduce: sum`.
 - `method: onebit_adam` needs `adam.freeze`: the number of steps of exact Adam before the variance is
   frozen. 15 to 25 % of all steps is good.
-- `dgc.warmup_steps` above 0 needs a `dgc.warmup_density` that is not empty.
+- `topk.warmup_steps` above 0 needs a `topk.warmup_density` that is not empty, and `dgc.warmup_steps` a
+  `dgc.warmup_density`. Each method reads its own.
 - `rank` needs `world_size`, and must be below it.
 
 ## Other variables

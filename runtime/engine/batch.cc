@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/engine/batch.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace terse::engine {
@@ -16,10 +17,14 @@ absl::Status BatchRunner::Run(const BatchContext& context, absl::Span<const Call
     // Method allreduce lets a tensor be exchanged again without a step between: the last one was applied.
     if (absl::Status status = ResolvePending(tensor, 1.0); !status.ok()) return status;
     Item item{.tensor = tensor, .call = &calls[i], .params = {}, .nonfinite = false, .bytes = 0};
-    item.params = tensor->method->Params(context.step, tensor->row.params);
+    // A job that never calls terse_step stays at step 0; there the tensor's own exchanges are the steps.
+    const uint64_t step = std::max(context.step, tensor->applied);
+    item.params = tensor->method->Params(step, tensor->row.params);
     const bool by_plan = tensor->row.exchange == wire::Exchange::kDense ||
                          tensor->row.exchange == wire::Exchange::kDeterministicDense;
-    if (by_plan || tensor->method->WantsDense(context.step)) {
+    // Nothing to select: dense is exact at half the bytes, and DGC's masking would clear all of u.
+    const bool everything = tensor->codec->kind() == Kind::kGather && item.params.density >= 1.0;
+    if (by_plan || everything || tensor->method->WantsDense(context.step)) {
       dense.push_back(item);
     } else if (tensor->row.exchange == wire::Exchange::kAllGather) {
       gathered.push_back(item);

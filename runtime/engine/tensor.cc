@@ -32,6 +32,7 @@ absl::Status ResolvePending(Tensor* tensor, double applied) {
     }
   }
   tensor->method->Resolve(applied);
+  if (applied > 0) ++tensor->applied;
   return absl::OkStatus();
 }
 

@@ -61,6 +61,7 @@ struct Tensor {
   } pending;
 
   bool last_finite = true;  // the last result was finite
+  uint64_t applied = 0;     // exchanges whose step was applied
   uint64_t exchanges = 0;   // counter for random numbers: grows with every exchange, applied or not
   TensorStats stats;
 

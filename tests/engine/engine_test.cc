@@ -200,7 +200,7 @@ TEST(EngineTest, OtherTensorIsNamedAndTheGroupStaysUsable) {
 
 TEST(EngineTest, CallsInAnotherOrderAreNamedAndNothingIsLost) {
   for (const char* compressor : {"none", "topk", "quantize"}) {
-    RunRanks(2, TestConfig({{"compressor", compressor}, {"topk.density", "1"}}), [](Engine& engine) {
+    RunRanks(2, TestConfig({{"compressor", compressor}, {"topk.density", "0.99"}}), [](Engine& engine) {
       const uint32_t a = MustRegister(engine, "a", {64});
       const uint32_t b = MustRegister(engine, "b", {64});
       std::vector<float> g(64, 1.0f);
@@ -216,6 +216,29 @@ TEST(EngineTest, CallsInAnotherOrderAreNamedAndNothingIsLost) {
           EXPECT_THAT(std::string(status.message()), HasSubstr("exchange of 'b' (tensor 1)"));
         }
         ASSERT_TRUE(engine.Step(1.0).ok());
+      }
+    });
+  }
+}
+
+// Dense while everything is sent, then half, then what the plan says; with or without terse_step.
+TEST(EngineTest, DensityWarmsUpByStepsOrByExchanges) {
+  const wire::Config config = TestConfig({{"compressor", "topk"},
+                                          {"topk.density", "0.01"},
+                                          {"topk.warmup_steps", "4"},
+                                          {"topk.warmup_density", "[1, 0.5]"}});
+  for (const bool steps : {true, false}) {
+    RunRanks(2, config, [steps](Engine& engine) {
+      const uint32_t tensor = MustRegister(engine, "a", {5000});
+      const std::vector<float> g(5000, 1.0f);
+      std::vector<float> out(5000);
+      const std::ptrdiff_t unsent[] = {0, 0, 2500, 2500, 4950, 4950};
+      for (const std::ptrdiff_t zeros : unsent) {
+        ASSERT_TRUE(Exchange(engine, tensor, g, &out).ok());
+        EXPECT_EQ(std::count(out.begin(), out.end(), 0.0f), zeros);
+        if (steps) {
+          ASSERT_TRUE(engine.Step(1.0).ok());
+        }
       }
     });
   }

@@ -154,11 +154,6 @@ TEST(Dgc, SendingEverythingWithMaskingIsPlainSgdSoDensityOneGoesDense) {
       ranks.Step(1);
     }
   }
-  wire::Config config = DgcConfig();
-  config.dgc.density = 1.0;
-  EXPECT_TRUE(MakeTensorMethod(config, {.elements = 8})->WantsDense(0));
-  config.dgc.density = 0.999;
-  EXPECT_FALSE(MakeTensorMethod(config, {.elements = 8})->WantsDense(0));
 }
 
 // Reference example: g = 1, m = 0.9, nothing sent for three steps.
@@ -263,18 +258,17 @@ TEST(Dgc, AGradientThatOverflowsTheMomentumIsNotFinite) {
 
 TEST(Dgc, DensityWarmUp) {
   wire::Config config = DgcConfig();
-  config.dgc.density = 0.01;
   config.dgc.warmup_steps = 10;
   config.dgc.warmup_density = {1.0, 0.25, 0.001};
   auto method = MakeTensorMethod(config, {.elements = 1});
   wire::CodecParams planned;
-  planned.density = 0.5;
+  planned.density = 0.01;
   planned.index = wire::IndexCoding::kRice;
-  // Stages begin at steps 0, 4 (10/3) and 7 (20/3); the third is below dgc.density, which is the least.
+  // Stages begin at steps 0, 4 (10/3) and 7 (20/3); the third is below the plan's density, which is the
+  // least.
   const double expected[] = {1, 1, 1, 1, 0.25, 0.25, 0.25, 0.01, 0.01, 0.01, 0.01, 0.01};
   for (uint64_t step = 0; step < std::size(expected); ++step) {
     EXPECT_EQ(method->Params(step, planned).density, expected[step]) << step;
-    EXPECT_EQ(method->WantsDense(step), step < 4) << step;
     EXPECT_EQ(method->Params(step, planned).index, wire::IndexCoding::kRice);
   }
   EXPECT_EQ(method->Params(std::numeric_limits<uint64_t>::max(), planned).density, 0.01);

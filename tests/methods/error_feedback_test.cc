@@ -87,6 +87,25 @@ TEST(ErrorFeedback, DenseResultsThatAreNotFiniteAreReportedAndPassedOn) {
   }
 }
 
+TEST(ErrorFeedback, DensityWarmUp) {
+  wire::Config config = Allreduce();
+  config.topk.warmup_steps = 4;
+  config.topk.warmup_density = {0.5, 0.125};
+  auto method = MakeTensorMethod(config, {.elements = 2});
+  for (const double planned : {0.01, 0.25}) {
+    wire::CodecParams params;
+    params.density = planned;
+    EXPECT_EQ(method->Params(0, params).density, 0.5);
+    EXPECT_EQ(method->Params(1, params).density, 0.5);
+    EXPECT_EQ(method->Params(2, params).density, planned == 0.01 ? 0.125 : 0.25) << "never below the plan";
+    EXPECT_EQ(method->Params(4, params).density, planned);
+  }
+  wire::CodecParams none;
+  none.density = 0.03;
+  EXPECT_EQ(MakeTensorMethod(Allreduce(), {.elements = 2})->Params(0, none).density, 0.03)
+      << "off by default";
+}
+
 TEST(ErrorFeedback, ReturnsWhatWasNotApplied) {
   auto method = MakeTensorMethod(Allreduce(), {.elements = 1});
   EXPECT_EQ(method->ReturnFraction(0), 1);

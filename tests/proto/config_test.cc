@@ -49,6 +49,8 @@ const std::map<std::string, std::string>& OtherValues() {
       {"dgc.nesterov", "true"},
       {"dgc.masking", "false"},
       {"dgc.weight_decay", "0.125"},
+      {"topk.warmup_steps", "50"},
+      {"topk.warmup_density", "[0.5]"},
       {"dgc.warmup_steps", "100"},
       {"dgc.warmup_density", "[1, 0.1]"},
       {"adam.beta1", "0.5"},
@@ -137,6 +139,7 @@ TEST(ConfigTable, Ranges) {
       {"dgc.momentum", {"0", "0.99"}, {"1", "-0.1"}},
       {"dgc.weight_decay", {"0", "10"}, {"-1e-9", "inf"}},
       {"dgc.warmup_density", {"[]", "1"}, {"[0]", "[0.1, 1.1]"}},
+      {"topk.warmup_density", {"[]", "0.25, 0.1"}, {"[0]", "[2]"}},
       {"adam.beta1", {"0", "0.9"}, {"1"}},
       {"adam.beta2", {"0", "0.9999"}, {"1"}},
       {"adam.eps", {"1e-300"}, {"0", "-1e-8"}},
@@ -266,6 +269,8 @@ TEST(Validate, RefusesWhatDoesNotGoTogether) {
   EXPECT_THAT(
       Message(Validated({{"method", "dgc"}, {"dgc.warmup_steps", "5"}, {"dgc.warmup_density", "[]"}})),
       HasSubstr("dgc.warmup_density"));
+  EXPECT_THAT(Message(Validated({{"topk.warmup_steps", "5"}, {"topk.warmup_density", "[]"}})),
+              HasSubstr("needs topk.warmup_density"));
   EXPECT_THAT(Message(Validated({{"rank", "0"}})), HasSubstr("needs world_size"));
   EXPECT_THAT(Message(Validated({{"rank", "4"}, {"world_size", "4"}})), HasSubstr("not below"));
 }

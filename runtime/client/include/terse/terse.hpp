@@ -9,7 +9,6 @@
 #include <terse/terse.h>
 
 #include <cstdint>
-#include <initializer_list>
 #include <memory>
 #include <stdexcept>
 #include <string>
