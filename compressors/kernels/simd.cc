@@ -18,7 +18,8 @@
 #include "hwy/highway.h"
 #if HWY_TARGET != HWY_EMU128 && HWY_TARGET != HWY_SCALAR
 #include "compressors/kernels/elements-inl.h"
-#include "compressors/kernels/low_rank-inl.h"
+#include "compressors/kernels/low_rank_expand-inl.h"
+#include "compressors/kernels/low_rank_project-inl.h"
 #include "compressors/kernels/onebit-inl.h"
 #include "compressors/kernels/quantize_decode-inl.h"
 #include "compressors/kernels/quantize_encode-inl.h"

@@ -91,7 +91,8 @@ absl::StatusOr<uint32_t> Engine::Register(std::string_view name, wire::DType dty
     }
     tensor->elements *= static_cast<size_t>(extent);
   }
-  tensor->row = policy::StaticRow(config_, size(), {tensor->id, tensor->name, dtype, tensor->elements, tensor->shape});
+  tensor->row =
+      policy::StaticRow(config_, size(), {tensor->id, tensor->name, dtype, tensor->elements, tensor->shape});
   tensor->codec = FindCompressor(tensor->row.codec);
   if (tensor->codec == nullptr) {
     return absl::InternalError(
