@@ -10,7 +10,7 @@
 // with M_i = c of compressor.h. params.rank is the number of columns, never more than the matrix's shorter
 // side has. Error feedback takes off P transpose(Q), what all decode (params.error kAveraged), or
 // P transpose(Q_i), the rank's own part of it (kLocal). The mean of the residuals is the same in both; docs/
-// decisions/0010 says why kLocal is the default.
+// decisions/0012 says why kLocal is the default.
 //
 // State: the last Q, column after column, fp32, equal on all ranks. Zero columns, as at first use, become
 // random ones; a column of which a step brought nothing (no gradient) keeps the last. When the rank changes,
