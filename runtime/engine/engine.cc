@@ -100,7 +100,7 @@ absl::StatusOr<uint32_t> Engine::Register(std::string_view name, wire::DType dty
     }
     tensor->elements *= static_cast<size_t>(extent);
   }
-  const policy::TensorInfo info{tensor->id, tensor->name, dtype, tensor->elements};
+  const policy::TensorInfo info{tensor->id, tensor->name, dtype, tensor->elements, tensor->shape};
   const wire::PlanRow row = policy::StaticRow(config_, size(), info);
   if (absl::Status status = CheckRow(*tensor, row); !status.ok()) return status;
   tensor->job_elements = tensor->elements;
