@@ -29,15 +29,13 @@ absl::StatusOr<size_t> Compressor::Support(const wire::CodecParams& params, wire
   return absl::UnimplementedError("this codec sends every element; only gather codecs have a support");
 }
 
-absl::StatusOr<EncodeResult> Compressor::BeginRound(const wire::CodecParams& params, const EncodeArgs& args,
-                                                    absl::Span<const int64_t> shape, size_t round,
-                                                    absl::Span<float> floats) const {
+absl::StatusOr<EncodeResult> Compressor::BeginRound(const wire::CodecParams& params, const RoundArgs& args,
+                                                    size_t round, absl::Span<float> floats) const {
   return NotLinear();
 }
 
-absl::Status Compressor::EndRound(const wire::CodecParams& params, const EncodeArgs& args,
-                                  absl::Span<const int64_t> shape, size_t round, absl::Span<const float> sum,
-                                  float weight, absl::Span<float> out) const {
+absl::Status Compressor::EndRound(const wire::CodecParams& params, const RoundArgs& args, size_t round,
+                                  absl::Span<const float> sum, absl::Span<float> out) const {
   return NotLinear();
 }
 

@@ -45,7 +45,8 @@ enum class Kind : uint8_t {
   kGather,  // every payload is decoded by all (topk)
   kSplit,   // any block-aligned range is encoded by itself, so a rank can own a shard, sum it and encode
             // it again (onebit, quantize, fp16, bf16, none)
-  kLinear,  // round i yields floats that a dense all-reduce sums (powersgd)
+  kLinear,  // round i yields floats that a dense all-reduce sums (powersgd); nothing else travels, but a
+            // payload tells what the rank sent, until the step is over
 };
 
 // Counter for codecs that draw random numbers: equal keys draw equal numbers, on every SIMD target and
@@ -77,6 +78,27 @@ struct EncodeArgs {
   RandomKey random;
 };
 
+// One tensor's exchange by a linear codec: the same in all its rounds, but for `scratch`.
+struct RoundArgs {
+  absl::Span<const int64_t> shape;
+  size_t ranks = 1;
+  absl::Span<const float> input;  // n elements; read in the first round only
+  // n elements, always: c lives here. A caller without error feedback gives zeros and forgets the rest.
+  absl::Span<float> residual;
+  // Of the sizes that SizesOf names; all aligned for floats, scratch to 64 bytes.
+  wire::MutableBytes state;    // zero at first use
+  wire::MutableBytes payload;  // any content; kept from round to round
+  wire::MutableBytes scratch;  // any content
+  RandomKey random;            // equal on all ranks, so rank 0
+};
+
+// Bytes of a linear codec's memory for one tensor.
+struct RoundSizes {
+  size_t state = 0;
+  size_t payload = 0;
+  size_t scratch = 0;
+};
+
 struct EncodeResult {
   bool nonfinite = false;  // the input held a NaN or an Inf (treated as 0)
 };
@@ -104,6 +126,7 @@ class Compressor {
   // Shards begin at multiples of this (split codecs). At least 8, so that bit streams split at bytes.
   virtual size_t BlockElements(const wire::CodecParams& params) const { return 8; }
 
+  // Gather and split codecs (linear ones: SizesOf).
   virtual size_t StateBytes(const wire::CodecParams& params, size_t n) const { return 0; }
   virtual size_t ScratchBytes(const wire::CodecParams& params, size_t n) const { return 0; }
 
@@ -133,20 +156,23 @@ class Compressor {
   virtual void Materialize(const wire::CodecParams& params, wire::MutableBytes state,
                            absl::Span<float> residual) const {}
 
-  // Linear codecs: Rounds() dense all-reduces one after the other, the r-th over RoundFloats() floats.
-  // BeginRound writes this rank's floats; EndRound takes their sum over ranks times `weight`. After the
-  // last round `out` holds the decoded result and the residual is corrected. `shape` is the tensor's.
+  // Linear codecs: Rounds() dense all-reduces one after the other, the r-th over RoundFloats() floats of
+  // each rank. BeginRound writes this rank's floats; EndRound takes their sum over the ranks, with the last
+  // of which `out` (n elements) gets the decoded mean and the residual its correction. Between the two
+  // the residual holds c whole and `state` is untouched, so an exchange that ends half-way has lost nothing.
+  // Decode reads what is then in `payload`.
   virtual size_t Rounds(const wire::CodecParams& params) const { return 0; }
+  virtual RoundSizes SizesOf(const wire::CodecParams& params, absl::Span<const int64_t> shape) const {
+    return {};
+  }
   virtual size_t RoundFloats(const wire::CodecParams& params, absl::Span<const int64_t> shape,
                              size_t round) const {
     return 0;
   }
-  virtual absl::StatusOr<EncodeResult> BeginRound(const wire::CodecParams& params, const EncodeArgs& args,
-                                                  absl::Span<const int64_t> shape, size_t round,
-                                                  absl::Span<float> floats) const;
-  virtual absl::Status EndRound(const wire::CodecParams& params, const EncodeArgs& args,
-                                absl::Span<const int64_t> shape, size_t round, absl::Span<const float> sum,
-                                float weight, absl::Span<float> out) const;
+  virtual absl::StatusOr<EncodeResult> BeginRound(const wire::CodecParams& params, const RoundArgs& args,
+                                                  size_t round, absl::Span<float> floats) const;
+  virtual absl::Status EndRound(const wire::CodecParams& params, const RoundArgs& args, size_t round,
+                                absl::Span<const float> sum, absl::Span<float> out) const;
 };
 
 }  // namespace terse

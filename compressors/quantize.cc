@@ -10,6 +10,7 @@
 #include "compressors/encode_args.h"
 #include "compressors/kernels/dispatch.h"
 #include "compressors/kernels/floats.h"
+#include "compressors/random_key.h"
 
 namespace terse {
 namespace {
@@ -20,21 +21,6 @@ constexpr float kSaturate = 0x1p126f;
 constexpr float kLeastUnit = 0x1p-126f;  // its reciprocal is finite
 
 size_t Blocks(const wire::CodecParams& params, size_t n) { return (n + params.block - 1) / params.block; }
-
-// Mixes one more word into a key (the finalizer of splitmix64).
-uint64_t Mix(uint64_t key, uint64_t word) {
-  uint64_t x = (key ^ word) + 0x9e3779b97f4a7c15u;
-  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
-  x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
-  return x ^ (x >> 31);
-}
-
-uint64_t StreamKey(const RandomKey& random) {
-  uint64_t key = Mix(random.seed, 0);
-  key = Mix(key, random.step);
-  key = Mix(key, uint64_t{random.rank} << 32 | random.tensor);
-  return Mix(key, random.stage);
-}
 
 struct BlockHeader {
   uint16_t minimum = 0;

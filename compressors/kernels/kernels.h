@@ -64,6 +64,14 @@ struct LaneStream {
   std::byte* out = nullptr;  // where the next 64 bytes go
 };
 
+// A matrix, row after row, and its two factors: `left` has `rank` columns of `rows` floats, one after the
+// other, `right` has `rank` columns of `columns` floats.
+struct FactorShape {
+  size_t rows = 0;
+  size_t columns = 0;
+  size_t rank = 0;
+};
+
 // Payloads to decode together: at most kMaxPeers.
 struct Peers {
   const std::byte* data[kMaxPeers] = {};
@@ -108,6 +116,18 @@ struct Kernels {
   // peers' streams, which lie at data[p] whole.
   void (*quantize_decode)(uint32_t bits, const Peers& streams, const float* minimum, const float* unit,
                           float weight, size_t row, Start start, float* out, size_t n);
+
+  // --- powersgd
+  // Leaves c in the residual; left <- c right. An element of left is the sum over 16 fp32 lanes (by column
+  // mod 16) of each kSumChunk columns, lanes added as a tree (as in onebit_sum), chunks in order. Returns
+  // nonfinite.
+  bool (*project_rows)(const FactorShape& shape, const float* input, float* residual, const float* right,
+                       float* left);
+  // right <- transpose(matrix) left. Rows in order, four together, (0 + 1) + (2 + 3), the last ones singly.
+  void (*project_columns)(const FactorShape& shape, const float* matrix, const float* left, float* right);
+  // out <- (out +) weight * (left transpose(right)), the rank's products added in order. kAssign or kAdd.
+  void (*expand)(const FactorShape& shape, const float* left, const float* right, float weight, Start start,
+                 float* out);
 
   // --- topk
   // Appends, in order, index (first + i) and value of every c with |c| >= threshold; stops storing, not

@@ -237,6 +237,65 @@ void QuantizeDecode(uint32_t bits, const Peers& streams, const float* minimum, c
   });
 }
 
+// --- powersgd
+
+bool ProjectRows(const FactorShape& shape, const float* input, float* residual, const float* right,
+                 float* left) {
+  bool nonfinite = false;
+  for (size_t i = 0; i < shape.rows; ++i) {
+    const float* row = input + i * shape.columns;
+    float* c = residual + i * shape.columns;
+    for (size_t j = 0; j < shape.columns; ++j) c[j] = Compensate(row, c, j, nonfinite);
+    for (size_t k = 0; k < shape.rank; ++k) {
+      float sum = 0.0f;
+      for (size_t chunk = 0; chunk < shape.columns; chunk += kSumChunk) {
+        std::array<float, kLanes> lanes{};
+        for (size_t j = chunk; j < std::min(shape.columns, chunk + kSumChunk); ++j) {
+          lanes[j % kLanes] += c[j] * right[k * shape.columns + j];
+        }
+        for (size_t half = kLanes / 2; half > 0; half /= 2) {
+          for (size_t l = 0; l < half; ++l) lanes[l] += lanes[l + half];
+        }
+        sum += lanes[0];
+      }
+      left[k * shape.rows + i] = sum;
+    }
+  }
+  return nonfinite;
+}
+
+void ProjectColumns(const FactorShape& shape, const float* matrix, const float* left, float* right) {
+  for (size_t k = 0; k < shape.rank; ++k) {
+    const float* p = left + k * shape.rows;
+    float* q = right + k * shape.columns;
+    std::fill_n(q, shape.columns, 0.0f);
+    const auto product = [&](size_t i, size_t j) { return matrix[i * shape.columns + j] * p[i]; };
+    size_t i = 0;
+    for (; i + 4 <= shape.rows; i += 4) {
+      for (size_t j = 0; j < shape.columns; ++j) {
+        q[j] += (product(i, j) + product(i + 1, j)) + (product(i + 2, j) + product(i + 3, j));
+      }
+    }
+    for (; i < shape.rows; ++i) {
+      for (size_t j = 0; j < shape.columns; ++j) q[j] += product(i, j);
+    }
+  }
+}
+
+void Expand(const FactorShape& shape, const float* left, const float* right, float weight, Start start,
+            float* out) {
+  for (size_t i = 0; i < shape.rows; ++i) {
+    float* row = out + i * shape.columns;
+    for (size_t j = 0; j < shape.columns; ++j) {
+      float sum = left[i] * right[j];
+      for (size_t k = 1; k < shape.rank; ++k) {
+        sum += left[k * shape.rows + i] * right[k * shape.columns + j];
+      }
+      row[j] = start == Start::kAssign ? weight * sum : row[j] + weight * sum;
+    }
+  }
+}
+
 // --- topk
 
 Kernels::Collected Collect(bool compensated, const float* input, float* residual, size_t n, uint32_t first,
@@ -277,6 +336,9 @@ const Kernels& ScalarKernels() {
       .range = FindRange,
       .quantize_encode = QuantizeEncode,
       .quantize_decode = QuantizeDecode,
+      .project_rows = ProjectRows,
+      .project_columns = ProjectColumns,
+      .expand = Expand,
       .collect = Collect,
   };
   return kTable;

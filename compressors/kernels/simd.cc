@@ -18,6 +18,8 @@
 #include "hwy/highway.h"
 #if HWY_TARGET != HWY_EMU128 && HWY_TARGET != HWY_SCALAR
 #include "compressors/kernels/elements-inl.h"
+#include "compressors/kernels/low_rank_expand-inl.h"
+#include "compressors/kernels/low_rank_project-inl.h"
 #include "compressors/kernels/onebit-inl.h"
 #include "compressors/kernels/quantize_decode-inl.h"
 #include "compressors/kernels/quantize_encode-inl.h"
@@ -93,6 +95,9 @@ const Kernels* TargetKernels() {
         .range = FindRange,
         .quantize_encode = QuantizeEncode,
         .quantize_decode = QuantizeDecode,
+        .project_rows = ProjectRows,
+        .project_columns = ProjectColumns,
+        .expand = Expand,
         .collect = Collect,
     };
   }();

@@ -181,15 +181,16 @@ def format_table(header, rows):
 
 def result_rows(runs):
     """Header and rows of the main table, as text."""
-    header = ["run", "accuracy %", "to dense", "bytes/step", "tensors", "model", "encode ms", "exchange ms",
-              "decode ms", "step ms"]
+    header = ["run", "accuracy %", "to dense", "bytes/step", "tensors", "steady", "model", "encode ms",
+              "exchange ms", "decode ms", "step ms"]
     delta = differences(runs)
     rows = []
     for run in runs:
         dense = run["name"] == COUNTERPARTS[run["name"]]
+        steady = (run["after_warmup"] if has_warmup(run) else run)["ratio_compressed_tensors"]
         rows.append([run["name"], f"{run['test_accuracy']:.2f}", "-" if dense else f"{delta[run['name']]:+.2f}",
                      format_bytes(run["bytes_sent_per_step"]), format_ratio(run["ratio_compressed_tensors"]),
-                     format_ratio(run["ratio_whole_model"]), f"{run['encode_ms']:.2f}", f"{run['exchange_ms']:.2f}",
+                     format_ratio(steady), format_ratio(run["ratio_whole_model"]), f"{run['encode_ms']:.2f}", f"{run['exchange_ms']:.2f}",
                      f"{run['decode_ms']:.2f}", f"{run['step_ms']:.1f}"])
     return header, rows
 
@@ -219,7 +220,8 @@ def text_report(runs):
     parts = [f"{first['network']}, {first['parameters']:,} parameters, {first['steps']} steps on {first['ranks']} "
              f"ranks, seed {first['seed']}", "", format_table(*result_rows(runs)), "",
              "to dense: accuracy against the dense run of the same optimizer, in points. bytes/step: what a rank sends.",
-             "tensors, model: how many times less that is than dense, for the compressed tensors and the whole model."]
+             "tensors, model: how many times less that is than dense, for the compressed tensors and the whole model;",
+             "steady: for the compressed tensors once the warm-up is over, as for the rest of a longer training."]
     parts += warmup_sentences(runs)
     parts += ["", "The exchange of a step on slower links. A calculation, not a measurement: bytes / (0.957 x line rate)",
               "plus the codec times measured here; in brackets, how many times faster than dense.", "",

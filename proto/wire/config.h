@@ -55,6 +55,11 @@ struct Config {
     int64_t block = 0;  // 0: one scale per tensor
     friend bool operator==(const OneBit&, const OneBit&) = default;
   } onebit;
+  struct PowerSgd {
+    int64_t rank = 4;
+    LowRankError error = LowRankError::kLocal;
+    friend bool operator==(const PowerSgd&, const PowerSgd&) = default;
+  } powersgd;
   struct Dgc {
     double density = 0.001;
     double momentum = 0.9;

@@ -128,6 +128,7 @@ std::string_view Name(ValueFormat format) {
 std::string_view Name(DecayForm form) { return form == DecayForm::kBuffer ? "buffer" : "local"; }
 std::string_view Name(Rounding rounding) { return rounding == Rounding::kNearest ? "nearest" : "stochastic"; }
 std::string_view Name(ScaleNorm scale) { return scale == ScaleNorm::kL2 ? "l2" : "l1"; }
+std::string_view Name(LowRankError error) { return error == LowRankError::kAveraged ? "averaged" : "local"; }
 std::string_view Name(std::string_view name) { return name; }
 std::string_view Name(bool dense_deterministic) { return dense_deterministic ? "deterministic" : "native"; }
 
@@ -161,8 +162,8 @@ ConfigKey PerRank(ConfigKey key) {
 }
 
 constexpr Method kMethods[] = {Method::kAllreduce, Method::kDgc, Method::kOneBitAdam};
-constexpr Codec kCompressors[] = {Codec::kNone, Codec::kFp16,   Codec::kBf16,
-                                  Codec::kTopK, Codec::kOneBit, Codec::kQuantize};
+constexpr Codec kCompressors[] = {Codec::kNone,   Codec::kFp16,     Codec::kBf16,    Codec::kTopK,
+                                  Codec::kOneBit, Codec::kQuantize, Codec::kPowerSgd};
 constexpr Reduce kReduces[] = {Reduce::kMean, Reduce::kSum};
 constexpr bool kDense[] = {false, true};
 constexpr IndexCoding kIndexCodings[] = {IndexCoding::kU32, IndexCoding::kRice};
@@ -171,6 +172,7 @@ constexpr ValueFormat kValueFormats[] = {ValueFormat::kFp32, ValueFormat::kFp16,
 constexpr DecayForm kDecayForms[] = {DecayForm::kBuffer, DecayForm::kLocal};
 constexpr Rounding kRoundings[] = {Rounding::kNearest, Rounding::kStochastic};
 constexpr ScaleNorm kScales[] = {ScaleNorm::kL2, ScaleNorm::kL1};
+constexpr LowRankError kLowRankErrors[] = {LowRankError::kAveraged, LowRankError::kLocal};
 constexpr std::string_view kTransports[] = {"mpi", "mpi_openmpi", "mpi_mpich", "inproc"};
 
 constexpr NumberRange kFraction = {.above_low = true, .high = 1.0};
@@ -184,6 +186,7 @@ constexpr IntegerRange kFreeze = {.low = 1, .high = 1'000'000'000'000};
 constexpr IntegerRange kBits = {.low = 1, .high = 8};
 constexpr IntegerRange kQuantizeBlock = {.low = 16, .high = 65536, .multiple = 16};
 constexpr IntegerRange kOneBitBlock = {.low = 0, .high = int64_t{1} << 30, .multiple = 8};
+constexpr IntegerRange kLowRank = {.low = 1, .high = 1024};
 constexpr IntegerRange kSeconds = {.low = 1, .high = 86400};
 constexpr IntegerRange kRank = {.low = 0, .high = (int64_t{1} << 31) - 2, .other = -1};
 constexpr IntegerRange kWorldSize = {.low = 1, .high = (int64_t{1} << 31) - 1, .other = -1};
@@ -227,6 +230,11 @@ std::vector<ConfigKey> MakeRows() {
                                                      "the norm that the scale of a block keeps equal"),
       Integer<kOneBitBlock, &C::onebit, &C::OneBit::block>(
           "onebit.block", "elements that share a scale; 0: the whole tensor"),
+
+      Integer<kLowRank, &C::powersgd, &C::PowerSgd::rank>(
+          "powersgd.rank", "columns of the two factors that are sent of a matrix"),
+      Choice<kLowRankErrors, &C::powersgd, &C::PowerSgd::error>(
+          "powersgd.error", "what error feedback takes off: the result, or the rank's own part of it"),
 
       Number<kFraction, &C::dgc, &C::Dgc::density>("dgc.density",
                                                    "fraction of the elements that is sent after the warm-up"),

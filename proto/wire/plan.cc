@@ -12,7 +12,8 @@ std::string RowText(const PlanRow& row) {
                       ", index ", static_cast<int>(p.index), ", selection ", static_cast<int>(p.selection),
                       ", values ", static_cast<int>(p.values), ", bits ", p.bits, ", block ", p.block,
                       ", rounding ", static_cast<int>(p.rounding), ", scale ", static_cast<int>(p.scale),
-                      ", error feedback ", static_cast<int>(row.error_feedback));
+                      ", rank ", p.rank, ", error ", static_cast<int>(p.error), ", error feedback ",
+                      static_cast<int>(row.error_feedback));
 }
 
 }  // namespace terse::wire

@@ -19,19 +19,22 @@ enum class Rounding : uint8_t { kNearest = 0, kStochastic = 1 };
 enum class IndexCoding : uint8_t { kU32 = 0, kRice = 1 };
 enum class SelectionRule : uint8_t { kExact = 0, kSampled = 1 };
 enum class ValueFormat : uint8_t { kFp32 = 0, kFp16 = 1, kBf16 = 2 };
+// What powersgd's error feedback takes off: what all ranks decode, or what this rank itself put into it.
+enum class LowRankError : uint8_t { kAveraged = 0, kLocal = 1 };
 
 // Parameters of every codec; a codec reads those of its own and ignores the rest.
 struct CodecParams {
-  double density = 0.01;                   // topk: fraction of the elements sent, (0, 1]
-  IndexCoding index = IndexCoding::kU32;   // topk
-  uint32_t bits = 4;                       // quantize: 1 to 8
-  uint32_t block = 512;                    // quantize: elements that share a minimum and a unit;
-                                           // onebit: elements that share a scale, 0: the tensor
-  Rounding rounding = Rounding::kNearest;  // quantize
-  ScaleNorm scale = ScaleNorm::kL2;        // onebit
-  // topk: how elements are chosen, and how their values travel.
-  SelectionRule selection = SelectionRule::kExact;
-  ValueFormat values = ValueFormat::kFp32;
+  double density = 0.01;                            // topk: fraction of the elements sent, (0, 1]
+  IndexCoding index = IndexCoding::kU32;            // topk
+  SelectionRule selection = SelectionRule::kExact;  // topk: how elements are chosen
+  ValueFormat values = ValueFormat::kFp32;          // topk: how their values travel
+  uint32_t bits = 4;                                // quantize: 1 to 8
+  uint32_t block = 512;                             // quantize: elements that share a minimum and a unit;
+                                                    // onebit: elements that share a scale, 0: the tensor
+  Rounding rounding = Rounding::kNearest;           // quantize
+  ScaleNorm scale = ScaleNorm::kL2;                 // onebit
+  uint32_t rank = 4;                                // powersgd: columns of a factor, 1 to 1024
+  LowRankError error = LowRankError::kLocal;        // powersgd
 
   friend bool operator==(const CodecParams&, const CodecParams&) = default;
 };

@@ -33,7 +33,9 @@ std::vector<int64_t> DefaultElements() { return {16'000, 1'000'000, 25'600'000};
 std::vector<BenchCase> DefaultCases() {
   return {ParseCase("fp16: compressor=fp16"),
           ParseCase("quantize 4 bit: compressor=quantize,quantize.bits=4"),
-          ParseCase("onebit: compressor=onebit"), ParseCase("topk 1 %: compressor=topk,topk.density=0.01"),
+          ParseCase("onebit: compressor=onebit"),
+          ParseCase("topk 1 %: compressor=topk,topk.density=0.01"),
+          ParseCase("powersgd rank 4: compressor=powersgd,powersgd.rank=4"),
           ParseCase("dgc 0.1 %: method=dgc,compressor=topk,dgc.density=0.001")};
 }
 
@@ -118,9 +120,10 @@ void AddBenchCommand(CLI::App& app, std::function<void()>* run) {
       ->type_name("N[,N...]")
       ->delimiter(',');
   bench
-      ->add_option("--case", line->cases,
-                   "A configuration to measure, as NAME: KEY=VALUE,...; may be repeated (default: fp16, "
-                   "quantize 4 bit, onebit, topk 1 %, dgc 0.1 %, unless --config or --set is given)")
+      ->add_option(
+          "--case", line->cases,
+          "A configuration to measure, as NAME: KEY=VALUE,...; may be repeated (default: fp16, "
+          "quantize 4 bit, onebit, topk 1 %, powersgd rank 4, dgc 0.1 %, unless --config or --set is given)")
       ->type_name("CASE")
       ->allow_extra_args(false);
   bench->add_option("--config", line->file, "YAML file under all cases (default: TERSE_CONFIG, if set)")

@@ -100,6 +100,13 @@ Totals ReadTotals(const nlohmann::json& report) {
   return {report.at("bytes_sent"), report.at("encode_ms"), report.at("exchange_ms"), report.at("decode_ms")};
 }
 
+// As square a matrix as the number allows: powersgd has nothing to do on a vector.
+std::vector<int64_t> ShapeOf(int64_t elements) {
+  auto rows = static_cast<int64_t>(std::sqrt(static_cast<double>(elements)));
+  while (elements % rows != 0) --rows;
+  return {rows, elements / rows};
+}
+
 // One rank's part. The dense and the compressed group serve one tensor each.
 class RankBench {
  public:
@@ -109,8 +116,8 @@ class RankBench {
         compressed_(compressed),
         options_(options),
         gradients_(options.seed, control_.rank()),
-        dense_tensor_(dense->Register("gradient", {elements})),
-        compressed_tensor_(compressed->Register("gradient", {elements})),
+        dense_tensor_(dense->Register("gradient", ShapeOf(elements))),
+        compressed_tensor_(compressed->Register("gradient", ShapeOf(elements))),
         gradient_(static_cast<size_t>(elements)),
         dense_out_(gradient_.size()),
         compressed_out_(gradient_.size()) {}

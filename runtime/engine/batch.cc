@@ -11,6 +11,7 @@ absl::Status BatchRunner::Run(const BatchContext& context, absl::Span<const Call
   std::vector<Item> dense;
   std::vector<Item> gathered;
   std::vector<Item> scattered;
+  std::vector<Item> low_rank;
   for (size_t i = 0; i < calls.size(); ++i) {
     Tensor* const tensor = tensors[i];
     // Method allreduce lets a tensor be exchanged again without a step between: the last one was applied.
@@ -27,6 +28,8 @@ absl::Status BatchRunner::Run(const BatchContext& context, absl::Span<const Call
       dense.push_back(item);
     } else if (tensor->row.exchange == wire::Exchange::kAllGather) {
       gathered.push_back(item);
+    } else if (tensor->row.exchange == wire::Exchange::kLowRank) {
+      low_rank.push_back(item);
     } else {
       scattered.push_back(item);
     }
@@ -35,6 +38,7 @@ absl::Status BatchRunner::Run(const BatchContext& context, absl::Span<const Call
   if (!dense.empty()) status = RunDense(context, absl::MakeSpan(dense));
   if (status.ok() && !gathered.empty()) status = RunAllGather(context, absl::MakeSpan(gathered));
   if (status.ok() && !scattered.empty()) status = RunScatterReduce(context, absl::MakeSpan(scattered));
+  if (status.ok() && !low_rank.empty()) status = RunLowRank(context, absl::MakeSpan(low_rank));
   if (status.ok()) return status;
 
   for (Tensor* const tensor : tensors) {

@@ -80,6 +80,14 @@ class BatchRunner {
   absl::StatusOr<size_t> ReduceOwnShard(const BatchContext& context, Item* item, absl::Span<wire::Bytes> rest,
                                         wire::MutableBytes out);
 
+  // exchange/low_rank.cc
+  absl::Status RunLowRank(const BatchContext& context, absl::Span<Item> items);
+  // The memory of a tensor's rounds; `work` lends a residual to a tensor that keeps none.
+  RoundArgs PrepareRounds(const BatchContext& context, Item* item, absl::Span<float>* work);
+  absl::Status BeginRound(Item* item, RoundArgs* args, size_t round, absl::Span<float> floats);
+  absl::Status EndRound(const BatchContext& context, Item* item, RoundArgs* args, size_t round,
+                        absl::Span<const float> sum);
+
   // exchange/common.cc
   absl::Span<const float> StageIn(const BatchContext& context, const Item& item, Buffer<float>* staging);
   // What the method makes of the job's gradient: the vector to send.
@@ -113,6 +121,7 @@ class BatchRunner {
   Buffer<float> output_;    // result before it is staged back
   Buffer<float> bucket_;    // fused small tensors
   Buffer<float> sum_;       // sum over ranks of the own shard
+  Buffer<float> work_;      // what linear codecs encode of tensors without error feedback
   Buffer<std::byte> scratch_;
   Buffer<std::byte> send_;
   Buffer<std::byte> receive_;

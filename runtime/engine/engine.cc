@@ -114,7 +114,8 @@ absl::StatusOr<uint32_t> Engine::Register(std::string_view name, wire::DType dty
 }
 
 wire::PlanRow Engine::ConfiguredRow(const Tensor& tensor, int world_size) const {
-  return policy::StaticRow(config_, world_size, {tensor.id, tensor.name, tensor.dtype, tensor.job_elements});
+  return policy::StaticRow(config_, world_size,
+                           {tensor.id, tensor.name, tensor.dtype, tensor.job_elements, tensor.shape});
 }
 
 std::unique_ptr<TensorMethod> Engine::MakeMethod(const Tensor& tensor) const {

@@ -25,7 +25,7 @@ bool Fits(const Compressor& codec, wire::Exchange exchange) {
     case Kind::kSplit:
       return exchange == wire::Exchange::kScatterReduceAllGather;
     case Kind::kLinear:
-      return false;
+      return exchange == wire::Exchange::kLowRank;
   }
   return false;
 }
@@ -95,7 +95,8 @@ absl::Status Engine::Switch(const wire::PlanRow& row, Tensor* tensor) {
   tensor->codec->Materialize(tensor->row.params, absl::MakeSpan(tensor->worker_state),
                              tensor->method->residual());
   FoldServerError(tensor);
-  tensor->worker_state.clear();
+  // A codec that stays keeps its state: powersgd's directions are good at another rank too.
+  if (row.codec != tensor->row.codec) tensor->worker_state.clear();
   tensor->server_state.clear();
   tensor->SetRow(row);
   if (freeze_ != nullptr && freeze_->frozen()) tensor->method->Freeze(freeze_->state().warmup_steps);

@@ -289,7 +289,7 @@ absl::StatusOr<std::unique_ptr<Tensor>> Engine::ReadTensor(
     if (!status.ok()) return file->Named(status);
     // What a policy chose stays, as long as the configuration says what it said then.
     *next = ConfiguredRow(now, size());
-    if (wire::RowText(saved->configured) == wire::RowText(*next)) *next = saved->row;
+    if (SameExchange(saved->configured, *next)) *next = saved->row;
   }
   absl::StatusOr<std::unique_ptr<Tensor>> tensor = inheritance.Finish();
   if (!tensor.ok()) return files.front()->Named(tensor.status());
@@ -315,9 +315,8 @@ absl::Status Engine::AdoptState(LoadedState state) {
   for (LoadedState::Row& row : state.tensors) {
     Tensor* const tensor = row.tensor.get();
     tensors_[tensor->id] = std::move(row.tensor);
-    const std::string text = wire::RowText(row.row);
-    configured_plan &= text == wire::RowText(ConfiguredRow(*tensor, size()));
-    if (text != wire::RowText(tensor->row)) {
+    configured_plan &= SameExchange(row.row, ConfiguredRow(*tensor, size()));
+    if (!SameExchange(row.row, tensor->row)) {
       saved_plan = false;
       if (absl::Status status = Switch(row.row, tensor); !status.ok()) return status;
     }

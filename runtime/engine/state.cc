@@ -37,6 +37,12 @@ std::map<std::string, std::string, std::less<>> LinesOf(std::string_view text) {
 
 }  // namespace
 
+bool SameExchange(const wire::PlanRow& a, const wire::PlanRow& b) {
+  wire::PlanRow other = b;
+  other.reason = a.reason;
+  return a == other;
+}
+
 std::vector<std::byte> SaveTensor(const wire::PlanRow& configured, int rank, int size, Tensor* tensor) {
   wire::StateTensor saved;
   saved.id = tensor->id;
@@ -159,7 +165,7 @@ absl::Status TensorInheritance::Add(uint32_t old_rank, const wire::StateTensor& 
     tensor_->applied = saved.applied;
     tensor_->exchanges = saved.exchanges;
     counters_ = saved.counters;
-  } else if (wire::RowText(saved.row) != wire::RowText(tensor_->row) || saved.applied != tensor_->applied ||
+  } else if (!SameExchange(saved.row, tensor_->row) || saved.applied != tensor_->applied ||
              saved.was_compressed != tensor_->was_compressed || saved.exchanges != tensor_->exchanges ||
              !std::equal(saved.counters.begin(), saved.counters.end(), counters_.begin(), counters_.end(),
                          same)) {

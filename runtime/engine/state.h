@@ -32,6 +32,9 @@
 
 namespace terse::engine {
 
+// Whether the rows ask for the same exchange, whatever their reasons.
+bool SameExchange(const wire::PlanRow& a, const wire::PlanRow& b);
+
 // The body of the tensor's section. `configured`: what the configuration says of it. Between steps.
 std::vector<std::byte> SaveTensor(const wire::PlanRow& configured, int rank, int size, Tensor* tensor);
 

@@ -11,6 +11,7 @@
 #include <limits>
 
 #include "tests/api/ranks.h"
+#include "tests/matrix_shape.h"
 
 namespace terse::testing {
 namespace {
@@ -40,7 +41,7 @@ Group OpenMpi(const std::string& yaml, MPI_Comm comm = MPI_COMM_WORLD) {
 // Some steps of two tensors, one compressed and one dense and fused, with a skip, asynchronous where
 // `step` is odd. All results one after the other.
 Vector Train(Group& group, int rank) {
-  const TensorId large = group.Register("large", {static_cast<int64_t>(kN)});
+  const TensorId large = group.Register("large", MatrixShape(kN));
   const TensorId small = group.Register("small", {10});
   Vector all;
   for (int step = 0; step < kSteps; ++step) {

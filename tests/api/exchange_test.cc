@@ -11,6 +11,7 @@
 #include <thread>
 
 #include "tests/api/ranks.h"
+#include "tests/matrix_shape.h"
 
 namespace terse::testing {
 namespace {
@@ -36,7 +37,7 @@ TEST_P(EveryCodec, ResultIsCloseToTheMeanAndEqualOnAllRanks) {
       SCOPED_TRACE(std::to_string(size) + " ranks, " + std::to_string(n) + " elements");
       ByRank results(size, Vector(n));
       RunRanksOk(size, GetParam().yaml, [&](Group& group, int rank) {
-        const TensorId tensor = group.Register("weight", {static_cast<int64_t>(n)});
+        const TensorId tensor = group.Register("weight", MatrixShape(n));
         group.Allreduce(tensor, Noise(n, rank, 0).data(), results[rank].data());
       });
       ExpectSameBits(results);
@@ -68,7 +69,7 @@ TEST_P(EveryCodec, SameRunTwiceGivesTheSameBits) {
   Vector runs[2] = {Vector(2000), Vector(2000)};
   for (Vector& run : runs) {
     RunRanksOk(3, GetParam().yaml, [&run](Group& group, int rank) {
-      const TensorId tensor = group.Register("weight", {2000});
+      const TensorId tensor = group.Register("weight", MatrixShape(2000));
       Vector out(2000);
       for (int step = 0; step < 5; ++step) {
         group.Allreduce(tensor, Noise(2000, rank, step).data(), out.data());
@@ -84,7 +85,7 @@ TEST_P(EveryCodec, InPlaceEqualsOutOfPlace) {
   Vector runs[2];
   for (const bool in_place : {false, true}) {
     RunRanksOk(3, GetParam().yaml, [&](Group& group, int rank) {
-      const TensorId tensor = group.Register("weight", {1000});
+      const TensorId tensor = group.Register("weight", MatrixShape(1000));
       for (int step = 0; step < 3; ++step) {
         Vector gradient = Noise(1000, rank, step);
         Vector out(1000);
@@ -106,7 +107,7 @@ constexpr size_t kSizes[] = {6000, 100, 5000};
 std::vector<TensorId> RegisterThree(Group& group) {
   std::vector<TensorId> tensors;
   for (const size_t n : kSizes) {
-    tensors.push_back(group.Register(std::to_string(n) + " elements", {static_cast<int64_t>(n)}));
+    tensors.push_back(group.Register(std::to_string(n) + " elements", MatrixShape(n)));
   }
   return tensors;
 }

@@ -167,12 +167,12 @@ TEST(Mismatch, GroupStaysUsable) {
 }
 
 class EveryExchange : public ::testing::TestWithParam<std::string> {};
-INSTANTIATE_TEST_SUITE_P(Leaving, EveryExchange, ::testing::Values("none", "topk", "quantize"),
+INSTANTIATE_TEST_SUITE_P(Leaving, EveryExchange, ::testing::Values("none", "topk", "quantize", "powersgd"),
                          [](const auto& instance) { return instance.param; });
 
 TEST_P(EveryExchange, ARankThatClosesItsGroupIsNamed) {
   const auto outcomes = RunRanks(kSize, "compressor: " + GetParam() + "\n", [](Group& group, int rank) {
-    const TensorId tensor = group.Register("weight", {5000});
+    const TensorId tensor = group.Register("weight", {50, 100});
     Exchange(group, tensor, 5000);
     group.Step();
     if (rank == 2) return;  // and its group is closed
@@ -194,8 +194,8 @@ TEST_P(EveryExchange, ARankThatFallsSilentIsNamedAfterTheTimeout) {
       const std::string yaml = InprocYaml(rank, kSize, hub, "compressor: " + GetParam() + "\n", 1);
       ASSERT_EQ(terse_group_open(yaml.c_str(), &groups[rank]), TERSE_OK) << terse_last_error();
       terse_tensor_t tensor = -1;
-      const int64_t shape[] = {5000};
-      ASSERT_EQ(terse_tensor_register(groups[rank], "weight", TERSE_FLOAT32, shape, 1, &tensor), TERSE_OK);
+      const int64_t shape[] = {50, 100};
+      ASSERT_EQ(terse_tensor_register(groups[rank], "weight", TERSE_FLOAT32, shape, 2, &tensor), TERSE_OK);
       Vector gradient(5000, 1);
       Vector out(5000);
       EXPECT_EQ(terse_allreduce(groups[rank], tensor, gradient.data(), out.data()), TERSE_OK);

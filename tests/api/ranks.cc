@@ -107,7 +107,8 @@ const std::vector<CodecCase>& CodecCases() {
   static const auto& cases = *new std::vector<CodecCase>([] {
     // First errors: rounding of fp32; half a unit of 11 and 8 bits, twice; half a step of a block's range
     // (some 35 times the noise's deviation here), twice; the norm of what a sign and a scale leave; what
-    // the largest 5 % leave of this noise. Drained: see residual_test.cc.
+    // the largest 5 % leave of this noise; all of it, since a projection never adds. Drained: see
+    // residual_test.cc.
     std::vector<CodecCase> all = {
         {"none", "compressor: none", 1e-6, 1e-6},
         {"fp16", "compressor: fp16", 1e-3, 1e-5},
@@ -123,6 +124,8 @@ const std::vector<CodecCase>& CodecCases() {
         {"quantize8", "compressor: quantize\nquantize: {bits: 8, block: 128}", 0.03, 1e-4},
         {"quantize2", "compressor: quantize\nquantize: {bits: 2, block: 64}", 3.0, 0.05},
         {"quantize4_stochastic", "compressor: quantize\nquantize: {rounding: stochastic}", 1.0, 1e-2},
+        {"powersgd", "compressor: powersgd", 1.0, 1e-5},
+        {"powersgd_averaged", "compressor: powersgd\npowersgd: {rank: 2, error: averaged}", 1.0, 1e-5},
     };
     for (CodecCase& codec : all) codec.yaml += "\nmin_elements: 1\nexclude: []\n";
     return all;

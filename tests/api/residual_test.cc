@@ -12,6 +12,7 @@
 #include <limits>
 
 #include "tests/api/ranks.h"
+#include "tests/matrix_shape.h"
 
 namespace terse::testing {
 namespace {
@@ -60,7 +61,7 @@ bool AllNan(const Vector& values) {
 Movement Train(const std::string& yaml, const std::vector<Step>& steps) {
   Movement movement;
   RunRanksOk(kSize, yaml, [&](Group& group, int rank) {
-    const TensorId tensor = group.Register("weight", {static_cast<int64_t>(kN)});
+    const TensorId tensor = group.Register("weight", MatrixShape(kN));
     Vector out(kN);
     for (const Step& step : steps) {
       const Vector gradient = step.gradient(rank);
@@ -163,7 +164,7 @@ TEST_P(EveryMemory, LossScaleOfAPowerOfTwoChangesNoBit) {
   std::vector<Vector> runs[2];
   for (const bool scaled : {false, true}) {
     RunRanksOk(kSize, GetParam().yaml, [&](Group& group, int rank) {
-      const TensorId tensor = group.Register("weight", {static_cast<int64_t>(kN)});
+      const TensorId tensor = group.Register("weight", MatrixShape(kN));
       Vector out(kN);
       for (int i = 0; i < 12; ++i) {
         // The scale changes on the way, as a loss scaler's does; what is kept must not notice.

@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "compressors/registry.h"
 #include "gtest/gtest.h"
+#include "tests/matrix_shape.h"
 
 namespace terse::testing {
 namespace {
@@ -73,6 +74,13 @@ void AddVariants(const Compressor* codec, const std::string& name, std::vector<C
             add(params, absl::StrCat("_bits", bits, "_block", block, mode));
           }
         }
+      }
+      return;
+    case wire::Codec::kPowerSgd:
+      for (const uint32_t rank : {1u, 3u, 4u, 9u}) {
+        params.rank = rank;
+        params.error = rank == 3 ? wire::LowRankError::kAveraged : wire::LowRankError::kLocal;
+        add(params, absl::StrCat("_rank", rank));
       }
       return;
     default:
@@ -150,9 +158,11 @@ Tensor::Tensor(const CodecCase& test_case, size_t n, size_t shard, bool error_fe
     : case_(test_case),
       n_(n),
       residual_(error_feedback ? n : 0),
-      state_(test_case.codec->StateBytes(test_case.params, n)) {
+      state_(test_case.codec->kind() == Kind::kLinear
+                 ? test_case.codec->SizesOf(test_case.params, MatrixShape(n)).state
+                 : test_case.codec->StateBytes(test_case.params, n)) {
   const size_t block = case_.codec->BlockElements(case_.params);
-  size_t step = shard == 0 ? n : (shard + block - 1) / block * block;
+  size_t step = shard == 0 || case_.codec->kind() != Kind::kSplit ? n : (shard + block - 1) / block * block;
   for (size_t begin = 0; begin < n; begin += step) {
     Shard next;
     next.begin = begin;
@@ -163,6 +173,7 @@ Tensor::Tensor(const CodecCase& test_case, size_t n, size_t shard, bool error_fe
 }
 
 EncodeResult Tensor::Encode(const std::vector<float>& input, const RandomKey& random) {
+  if (case_.codec->kind() == Kind::kLinear) return EncodeRounds(input, random);
   GuardedBytes scratch(case_.codec->ScratchBytes(case_.params, n_));
   std::vector<GuardedBytes> outs;
   for (Shard& shard : shards_) {
@@ -192,6 +203,46 @@ EncodeResult Tensor::Encode(const std::vector<float>& input, const RandomKey& ra
   }
   EXPECT_TRUE(std::all_of(residual_.begin(), residual_.end(), [](float x) { return std::isfinite(x); }));
   return result.ok() ? *result : EncodeResult{};
+}
+
+EncodeResult Tensor::EncodeRounds(const std::vector<float>& input, const RandomKey& random) {
+  const Compressor& codec = *case_.codec;
+  const std::vector<int64_t> shape = MatrixShape(n_);
+  const RoundSizes sizes = codec.SizesOf(case_.params, shape);
+  EXPECT_LE(sizes.payload, codec.MaxPayloadBytes(case_.params, n_));
+  GuardedBytes scratch(sizes.scratch);
+  GuardedBytes payload(sizes.payload);
+  GuardedBytes result(n_ * sizeof(float));
+  const absl::Span<float> out(reinterpret_cast<float*>(result.bytes().data()), n_);
+  std::vector<float> unkept(residual_.empty() ? n_ : 0);
+
+  RoundArgs args;
+  args.shape = shape;
+  args.input = input;
+  args.residual = absl::MakeSpan(residual_.empty() ? unkept : residual_);
+  args.state = absl::MakeSpan(state_);
+  args.payload = payload.bytes();
+  args.scratch = scratch.bytes();
+  args.random = random;
+  EncodeResult all;
+  for (size_t round = 0; round < codec.Rounds(case_.params); ++round) {
+    const size_t count = codec.RoundFloats(case_.params, shape, round);
+    GuardedBytes memory(count * sizeof(float));
+    const absl::Span<float> floats(reinterpret_cast<float*>(memory.bytes().data()), count);
+    const absl::StatusOr<EncodeResult> begun = codec.BeginRound(case_.params, args, round, floats);
+    EXPECT_TRUE(begun.ok()) << begun.status();
+    if (begun.ok()) all.nonfinite |= begun->nonfinite;
+    EXPECT_TRUE(std::all_of(floats.begin(), floats.end(), [](float x) { return std::isfinite(x); }));
+    const absl::Status ended = codec.EndRound(case_.params, args, round, floats, out);
+    EXPECT_TRUE(ended.ok()) << ended;
+    EXPECT_TRUE(memory.Intact()) << "wrote beyond the floats of round " << round;
+  }
+  EXPECT_TRUE(scratch.Intact() && payload.Intact() && result.Intact());
+  shards_[0].size = sizes.payload;
+  payloads_.assign(1, {payload.bytes().begin(), payload.bytes().end()});
+  EXPECT_EQ(Bits(Decoded()), Bits({out.begin(), out.end()})) << "alone, a rank gets what it sent";
+  EXPECT_TRUE(std::all_of(residual_.begin(), residual_.end(), [](float x) { return std::isfinite(x); }));
+  return all;
 }
 
 std::vector<float> Tensor::Decoded() const {

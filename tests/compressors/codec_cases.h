@@ -46,6 +46,7 @@ class GuardedBytes {
  public:
   explicit GuardedBytes(size_t size);
   GuardedBytes(GuardedBytes&&) = default;
+  GuardedBytes& operator=(GuardedBytes&&) = default;
   wire::MutableBytes bytes() { return {data_, size_}; }
   bool Intact() const;
 
@@ -55,7 +56,8 @@ class GuardedBytes {
   size_t size_;
 };
 
-// One tensor under one codec: its residual, its state, and what it last sent.
+// One tensor under one codec: its residual, its state, and what it last sent. A linear codec goes through
+// all its rounds with this rank alone; the tensor is of MatrixShape(n) then.
 class Tensor {
  public:
   // Shards begin at each multiple of `shard` (0: one shard); rounded up to the codec's block.
@@ -74,6 +76,8 @@ class Tensor {
   size_t payload_bytes() const;
 
  private:
+  EncodeResult EncodeRounds(const std::vector<float>& input, const RandomKey& random);
+
   CodecCase case_;
   size_t n_;
   std::vector<Shard> shards_;

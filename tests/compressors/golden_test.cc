@@ -5,10 +5,12 @@
 //
 // A file is a list of records, separated by empty lines; a line that begins with # is a comment. Fields:
 //   case     what it shows
-//   params   key=value ... (bits, block, rounding, density, index, selection, values, scale); else the
-//   defaults input    numbers to encode without error feedback; the payload must come out (optional) payload
-//   bytes in hexadecimal values   what the payload decodes to, or elements how many elements it claims to
-//   encode, and it must be refused
+//   params   key=value ... (bits, block, rounding, density, index, selection, values, rank,
+//            scale); else the defaults
+//   input    numbers to encode without error feedback; the payload must come out (optional)
+//   payload  bytes in hexadecimal
+//   values   what the payload decodes to, or
+//   elements how many elements it claims to encode, and it must be refused
 #include <cstdio>
 #include <fstream>
 #include <map>
@@ -73,6 +75,8 @@ wire::CodecParams ParamsOf(const Record& record) {
       params.values = value == "fp16" ? wire::ValueFormat::kFp16 : wire::ValueFormat::kBf16;
     else if (key == "scale")
       params.scale = value == "l1" ? wire::ScaleNorm::kL1 : wire::ScaleNorm::kL2;
+    else if (key == "rank")
+      params.rank = static_cast<uint32_t>(std::stoul(value));
     else
       ADD_FAILURE() << "no parameter " << key;
   }

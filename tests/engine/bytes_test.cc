@@ -12,7 +12,7 @@
 namespace terse::engine {
 namespace {
 
-constexpr size_t kN = 25'600'000;
+constexpr size_t kN = 5120 * 5000;
 constexpr int kRanks = 4;
 
 // Heavy-tailed, different on each rank, cheap: an xorshift walk.
@@ -37,7 +37,7 @@ struct Sent {
 Sent BytesOf(const std::vector<std::pair<std::string, std::string>>& settings) {
   Sent sent;
   RunRanks(kRanks, TestConfig(settings), [&](Engine& engine) {
-    const absl::StatusOr<uint32_t> id = engine.Register("w", wire::DType::kFloat32, {int64_t{kN}});
+    const absl::StatusOr<uint32_t> id = engine.Register("w", wire::DType::kFloat32, {5120, 5000});
     ASSERT_TRUE(id.ok());
     std::vector<float> g = Gradient(engine.rank());
     const Call call{.tensor = *id, .send = g.data(), .recv = g.data()};
@@ -73,6 +73,13 @@ TEST(BytesTest, FourBits) {
   const Sent sent = BytesOf({{"compressor", "quantize"}});
   EXPECT_LE(sent.per_step, kDenseRing / 7.7);
   EXPECT_GE(sent.per_step, kDenseRing / 8);
+}
+
+TEST(BytesTest, PowerSgd) {
+  const Sent sent = BytesOf({{"compressor", "powersgd"}, {"powersgd.rank", "4"}});
+  const double factors = 4.0 * (5120 + 5000) / kN;
+  EXPECT_LE(sent.per_step, kDenseRing * factors + 1000);
+  EXPECT_GE(sent.per_step, kDenseRing * factors);
 }
 
 }  // namespace

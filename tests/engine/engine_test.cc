@@ -88,7 +88,7 @@ TEST_P(EveryCompressor, LosesNothing) {
   for (const double x : total) norm += x * x;
   std::vector<std::vector<float>> results(kRanks);
   RunRanks(kRanks, TestConfig(GetParam().settings), [&](Engine& engine) {
-    const uint32_t id = MustRegister(engine, "w", {kN});
+    const uint32_t id = MustRegister(engine, "w", {40, kN / 40});
     std::vector<double> left = total;
     std::vector<float> out(kN);
     for (int step = 0; step < 400; ++step) {
@@ -116,7 +116,9 @@ INSTANTIATE_TEST_SUITE_P(
         Case{"onebit", {{"compressor", "onebit"}}, 0.05f},
         Case{"onebit_blocks", {{"compressor", "onebit"}, {"onebit.block", "64"}}, 0.05f},
         Case{"quantize", {{"compressor", "quantize"}}, 1e-3f},
-        Case{"stochastic", {{"compressor", "quantize"}, {"quantize.rounding", "stochastic"}}, 1e-3f}),
+        Case{"stochastic", {{"compressor", "quantize"}, {"quantize.rounding", "stochastic"}}, 1e-3f},
+        Case{"powersgd", {{"compressor", "powersgd"}}, 1e-4f},
+        Case{"powersgd_averaged", {{"compressor", "powersgd"}, {"powersgd.error", "averaged"}}, 1e-4f}),
     [](const auto& test) { return test.param.name; });
 
 // A batch gives the bits that one call a tensor gives, whatever the order of the arrays.

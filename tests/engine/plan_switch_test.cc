@@ -27,8 +27,9 @@ wire::PlanRow Dense() {
 wire::PlanRow Compressed(wire::Codec codec) {
   wire::PlanRow row;
   row.codec = codec;
-  row.exchange =
-      codec == wire::Codec::kTopK ? wire::Exchange::kAllGather : wire::Exchange::kScatterReduceAllGather;
+  row.exchange = codec == wire::Codec::kTopK       ? wire::Exchange::kAllGather
+                 : codec == wire::Codec::kPowerSgd ? wire::Exchange::kLowRank
+                                                   : wire::Exchange::kScatterReduceAllGather;
   if (codec == wire::Codec::kOneBit) row.params.block = 0;
   return row;
 }
@@ -43,7 +44,7 @@ wire::PlanRow RandomRow(wire::Method method, std::mt19937* random) {
   const auto below = [random](uint32_t n) { return static_cast<uint32_t>((*random)() % n); };
   if (below(4) == 0) return Dense();
   std::vector<wire::Codec> codecs = {wire::Codec::kTopK, wire::Codec::kOneBit, wire::Codec::kQuantize,
-                                     wire::Codec::kFp16, wire::Codec::kBf16};
+                                     wire::Codec::kFp16, wire::Codec::kBf16,   wire::Codec::kPowerSgd};
   if (method == wire::Method::kDgc) codecs = {wire::Codec::kTopK};
   wire::PlanRow row = Compressed(codecs[below(static_cast<uint32_t>(codecs.size()))]);
   row.params.density = 0.02 * (1 + below(10));
@@ -51,6 +52,10 @@ wire::PlanRow RandomRow(wire::Method method, std::mt19937* random) {
   row.params.bits = 2 + below(7);
   row.params.block = row.codec == wire::Codec::kOneBit ? 64 * below(3) : 64 << below(4);
   row.params.rounding = below(2) == 0 ? wire::Rounding::kNearest : wire::Rounding::kStochastic;
+  row.params.selection = below(2) == 0 ? wire::SelectionRule::kExact : wire::SelectionRule::kSampled;
+  row.params.values = static_cast<wire::ValueFormat>(below(3));
+  row.params.rank = 1 + below(4);
+  row.params.error = below(2) == 0 ? wire::LowRankError::kLocal : wire::LowRankError::kAveraged;
   row.params.scale = below(2) == 0 ? wire::ScaleNorm::kL2 : wire::ScaleNorm::kL1;
   return row;
 }
@@ -64,7 +69,7 @@ double LostUnderRandomPlans(int ranks, const std::string& reduce, uint32_t seed)
   std::vector<double> expected(kN);
   const double weight = reduce == "mean" ? 1.0 / ranks : 1.0;
   RunRanks(ranks, TestConfig({{"reduce", reduce}}), [&](Engine& engine) {
-    const absl::StatusOr<uint32_t> id = engine.Register("w", wire::DType::kFloat32, {kN});
+    const absl::StatusOr<uint32_t> id = engine.Register("w", wire::DType::kFloat32, {28, 25});
     ASSERT_TRUE(id.ok()) << id.status();
     std::mt19937 shared(seed);
     std::mt19937 own(seed * 100 + static_cast<uint32_t>(engine.rank()) + 1);

@@ -44,6 +44,8 @@ const std::map<std::string, std::string>& OtherValues() {
       {"quantize.rounding", "stochastic"},
       {"onebit.scale", "l1"},
       {"onebit.block", "4096"},
+      {"powersgd.rank", "8"},
+      {"powersgd.error", "averaged"},
       {"dgc.density", "0.01"},
       {"dgc.momentum", "0"},
       {"dgc.nesterov", "true"},
@@ -129,12 +131,16 @@ TEST(ConfigTable, Ranges) {
   };
   const Case cases[] = {
       {"method", {"allreduce", "dgc", "onebit_adam"}, {"DGC", "adam"}},
-      {"compressor", {"none", "fp16", "bf16", "topk", "onebit", "quantize"}, {"powersgd", "int8"}},
+      {"compressor",
+       {"none", "fp16", "bf16", "topk", "onebit", "quantize", "powersgd"},
+       {"int8", "PowerSGD"}},
       {"min_elements", {"0", "1000000"}, {"-1", "1.5"}},
       {"topk.density", {"1", "1e-9"}, {"0", "-0.1", "1.01", "nan"}},
       {"quantize.bits", {"1", "8"}, {"0", "9"}},
       {"quantize.block", {"16", "65536"}, {"0", "8", "24", "65552"}},
       {"onebit.block", {"0", "8", "1073741824"}, {"4", "-8", "1073741832"}},
+      {"powersgd.rank", {"1", "1024"}, {"0", "1025"}},
+      {"powersgd.error", {"averaged", "local"}, {"mean", ""}},
       {"dgc.density", {"0.001"}, {"0", "2"}},
       {"dgc.momentum", {"0", "0.99"}, {"1", "-0.1"}},
       {"dgc.clip", {"0", "0.5"}, {"-1", "nan"}},
@@ -178,9 +184,9 @@ TEST(ConfigTable, EnvironmentNames) {
 
 TEST(Settings, ErrorsNameKeyValueAndWhatIsAllowed) {
   Settings settings;
-  EXPECT_EQ(Message(settings.Set("compressor", "powersgd", Origin::kFile)),
-            "compressor: \"powersgd\" is not allowed; it must be one of none | fp16 | bf16 | topk | onebit | "
-            "quantize");
+  EXPECT_EQ(Message(settings.Set("compressor", "zip", Origin::kFile)),
+            "compressor: \"zip\" is not allowed; it must be one of none | fp16 | bf16 | topk | onebit | "
+            "quantize | powersgd");
   EXPECT_EQ(Message(settings.Set("topk.density", "2", Origin::kFile)),
             "topk.density: \"2\" is not allowed; it must be a number x, 0 < x <= 1");
   EXPECT_EQ(Message(settings.Set("topk.densty", "0.1", Origin::kFile)),

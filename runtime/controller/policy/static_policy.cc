@@ -3,6 +3,8 @@
 
 #include <optional>
 
+#include "proto/wire/matrix_view.h"
+
 namespace terse::policy {
 namespace {
 
@@ -18,6 +20,15 @@ std::optional<std::string> ReasonForDense(const wire::Config& config, wire::Code
   }
   for (const std::string& pattern : config.exclude) {
     if (GlobMatch(pattern, tensor.name)) return "excluded by \"" + pattern + "\"";
+  }
+  if (codec == wire::Codec::kPowerSgd) {
+    const wire::MatrixView view = wire::ViewAsMatrix(tensor.shape);
+    const auto rank = static_cast<uint64_t>(config.powersgd.rank);
+    if (view.FactorFloats(rank) >= tensor.elements) {
+      return "factors of rank " + std::to_string(view.RankWithin(rank)) + " are not smaller (" +
+             std::to_string(view.rows) + " x " + std::to_string(view.columns) + ": " +
+             std::to_string(view.FactorFloats(rank)) + " of " + std::to_string(tensor.elements) + " floats)";
+    }
   }
   return std::nullopt;
 }
@@ -45,7 +56,15 @@ wire::CodecParams ParamsOf(const wire::Config& config, wire::Codec codec) {
   params.block =
       static_cast<uint32_t>(codec == wire::Codec::kOneBit ? config.onebit.block : config.quantize.block);
   params.scale = config.onebit.scale;
+  params.rank = static_cast<uint32_t>(config.powersgd.rank);
+  params.error = config.powersgd.error;
   return params;
+}
+
+wire::Exchange ExchangeOf(wire::Codec codec) {
+  if (codec == wire::Codec::kTopK) return wire::Exchange::kAllGather;
+  if (codec == wire::Codec::kPowerSgd) return wire::Exchange::kLowRank;
+  return wire::Exchange::kScatterReduceAllGather;
 }
 
 }  // namespace
@@ -87,8 +106,7 @@ wire::PlanRow StaticRow(const wire::Config& config, int world_size, const Tensor
   }
   row.codec = codec;
   row.params = ParamsOf(config, codec);
-  row.exchange =
-      codec == wire::Codec::kTopK ? wire::Exchange::kAllGather : wire::Exchange::kScatterReduceAllGather;
+  row.exchange = ExchangeOf(codec);
   row.error_feedback = config.error_feedback;
   row.reason = "configured";
   return row;

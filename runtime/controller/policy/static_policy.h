@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "proto/wire/config.h"
 #include "proto/wire/plan.h"
@@ -19,10 +20,12 @@ struct TensorInfo {
   std::string name;
   wire::DType dtype = wire::DType::kFloat32;
   uint64_t elements = 0;
+  std::vector<int64_t> shape;
 };
 
-// The row of one tensor: dense when it is small, excluded, alone or when compression is off, else
-// the configured codec (dgc: topk, onebit_adam: onebit). `reason` says which, with the numbers.
+// The row of one tensor: dense when it is small, excluded, alone, when compression is off or when powersgd's
+// factors would not be smaller, else the configured codec (dgc: topk, onebit_adam: onebit). `reason` says
+// which, with the numbers.
 wire::PlanRow StaticRow(const wire::Config& config, int world_size, const TensorInfo& tensor);
 
 // Shell pattern over the whole name: '*' any run, '?' any one character, nothing else is special.

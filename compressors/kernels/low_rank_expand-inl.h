@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// SIMD kernel of powersgd that multiplies two factors out.
+#include <cstddef>
+
+// Highway includes this once for each target, so the guard turns over with the target.
+#if defined(TERSE_COMPRESSORS_KERNELS_LOW_RANK_EXPAND_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef TERSE_COMPRESSORS_KERNELS_LOW_RANK_EXPAND_INL_H_
+#undef TERSE_COMPRESSORS_KERNELS_LOW_RANK_EXPAND_INL_H_
+#else
+#define TERSE_COMPRESSORS_KERNELS_LOW_RANK_EXPAND_INL_H_
+#endif
+
+#include <algorithm>
+
+#include "compressors/kernels/rows-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace terse::kernels {
+namespace HWY_NAMESPACE {
+
+// kRows rows of the product, from the row on whose first element of left is given. With kRank, which is
+// then the rank, all of left that it takes stays in registers.
+template <size_t kRows, size_t kRank>
+HWY_INLINE void ExpandRowsAs(const FactorShape& shape, const float* left, const float* right, float weight,
+                             Start start, float* out) {
+  const size_t rank = kRank == 0 ? shape.rank : kRank;
+  VF p[kRows][std::max<size_t>(kRank, 1)];
+  for (size_t r = 0; r < kRows; ++r) {
+    for (size_t k = 0; k < kRank; ++k) p[r][k] = hn::Set(kF32, left[k * shape.rows + r]);
+  }
+  const auto factor = [&](size_t r, size_t k) HWY_ATTR {
+    if constexpr (kRank > 0) return p[r][k];
+    return hn::Set(kF32, left[k * shape.rows + r]);
+  };
+  const VF by = hn::Set(kF32, weight);
+  size_t j = 0;
+  for (; j + kN <= shape.columns; j += kN) {
+    VF sum[kRows];
+    const VF first = hn::LoadU(kF32, right + j);
+    for (size_t r = 0; r < kRows; ++r) sum[r] = hn::Mul(factor(r, 0), first);
+    for (size_t k = 1; k < rank; ++k) {
+      const VF q = hn::LoadU(kF32, right + k * shape.columns + j);
+      for (size_t r = 0; r < kRows; ++r) sum[r] = hn::Add(sum[r], hn::Mul(factor(r, k), q));
+    }
+    for (size_t r = 0; r < kRows; ++r) {
+      float* to = out + r * shape.columns + j;
+      const VF term = hn::Mul(by, sum[r]);
+      hn::StoreU(start == Start::kAssign ? term : hn::Add(hn::LoadU(kF32, to), term), kF32, to);
+    }
+  }
+  for (; j < shape.columns; ++j) {
+    for (size_t r = 0; r < kRows; ++r) {
+      float sum = left[r] * right[j];
+      for (size_t k = 1; k < rank; ++k) sum += left[k * shape.rows + r] * right[k * shape.columns + j];
+      float& to = out[r * shape.columns + j];
+      to = start == Start::kAssign ? weight * sum : to + weight * sum;
+    }
+  }
+}
+
+template <size_t kRows>
+HWY_INLINE void ExpandRows(const FactorShape& shape, const float* left, const float* right, float weight,
+                           Start start, float* out) {
+  switch (shape.rank) {
+    case 1:
+      return ExpandRowsAs<kRows, 1>(shape, left, right, weight, start, out);
+    case 2:
+      return ExpandRowsAs<kRows, 2>(shape, left, right, weight, start, out);
+    case 4:
+      return ExpandRowsAs<kRows, 4>(shape, left, right, weight, start, out);
+    default:
+      return ExpandRowsAs<kRows, 0>(shape, left, right, weight, start, out);
+  }
+}
+
+void Expand(const FactorShape& shape, const float* left, const float* right, float weight, Start start,
+            float* out) {
+  constexpr size_t kRows = 4;
+  size_t i = 0;
+  for (; i + kRows <= shape.rows; i += kRows) {
+    ExpandRows<kRows>(shape, left + i, right, weight, start, out + i * shape.columns);
+  }
+  for (; i < shape.rows; ++i) ExpandRows<1>(shape, left + i, right, weight, start, out + i * shape.columns);
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace terse::kernels
+HWY_AFTER_NAMESPACE();
+
+#endif  // TERSE_COMPRESSORS_KERNELS_LOW_RANK_EXPAND_INL_H_
