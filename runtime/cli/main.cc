@@ -13,6 +13,7 @@
 #include "runtime/cli/bench_command.h"
 #include "runtime/cli/config_command.h"
 #include "runtime/cli/exit_code.h"
+#include "runtime/cli/state_command.h"
 #include "terse/terse.hpp"
 
 namespace terse::cli {
@@ -43,6 +44,7 @@ int Main(int argc, char** argv) {
   std::function<void()> run;
   AddConfigCommand(app, &run);
   AddBenchCommand(app, &run);
+  AddStateCommand(app, &run);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

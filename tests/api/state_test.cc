@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <bit>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <limits>
@@ -490,6 +491,32 @@ TEST_F(Damaged, FoldersNeedNotBeShared) {
     EXPECT_EQ(terse_state_load(group.handle(), path(rank % 2).c_str()), TERSE_NOT_FOUND);
     EXPECT_THAT(terse_last_error(), HasSubstr("put them into one directory that all ranks share"));
   });
+}
+
+// Files of version 1, as committed, load for ever: with UPDATE_GOLDEN=1 this test writes them anew, for
+// another version.
+TEST_F(StateTest, CommittedFilesAreLoaded) {
+  const std::string golden = TERSE_SOURCE_DIR "/tests/golden/state";
+  const std::string yaml = std::string("method: onebit_adam\ncompressor: onebit\nadam: {freeze: 2}") + kAll;
+  const bool update = std::getenv("UPDATE_GOLDEN") != nullptr;
+  Vector runs[2];
+  for (const bool loaded : {false, true}) {
+    RunRanksOk(2, yaml, [&](Group& group, int rank) {
+      const TensorId weight = group.Register("weight", {5, 8});
+      const TensorId bias = group.Register("bias", {3});
+      if (loaded) group.LoadState(golden);
+      Vector out(40), little(3);
+      for (int step = loaded ? 4 : 0; step < 8; ++step) {
+        group.AllreduceMany({weight, bias},
+                            {WholeNumbers(40, rank, step).data(), WholeNumbers(3, rank, step).data()},
+                            {out.data(), little.data()});
+        group.Step(step == 2 ? 0 : 1);
+        if (update && !loaded && step == 3) group.SaveState(golden);
+      }
+      if (rank == 0) runs[loaded] = out;
+    });
+  }
+  EXPECT_TRUE(SameBits(runs[0], runs[1]));
 }
 
 TEST_F(StateTest, IsShown) {

@@ -49,8 +49,8 @@ Result Shell(const std::string& command) {
 Result Terse(const std::string& arguments) { return Shell(std::string(TERSE_COMMAND) + " " + arguments); }
 
 TEST(Command, HelpsOnEveryLevel) {
-  for (const char* arguments :
-       {"--help", "config --help", "config show --help", "config help --help", "bench --help"}) {
+  for (const char* arguments : {"--help", "config --help", "config show --help", "config help --help",
+                                "bench --help", "state --help", "state show --help"}) {
     const Result result = Terse(arguments);
     EXPECT_EQ(result.code, 0) << arguments;
     EXPECT_THAT(result.out, HasSubstr("Usage: terse")) << arguments;
@@ -68,7 +68,7 @@ TEST(Command, WrongUsageIsTwo) {
   for (const char* arguments :
        {"", "frobnicate", "--frobnicate", "config", "config show --nothing", "config show --set novalue",
         "bench --elements zero", "bench --elements 0", "bench --repeat 0", "bench --repeat many",
-        "bench --case nothing", "bench --ranks 2 --set transport.name=mpi"}) {
+        "bench --case nothing", "bench --ranks 2 --set transport.name=mpi", "state", "state show"}) {
     const Result result = Terse(arguments);
     EXPECT_EQ(result.code, 2) << arguments;
     EXPECT_THAT(result.out, IsEmpty()) << arguments;
@@ -116,6 +116,52 @@ TEST(Command, HelpOfTheConfigurationNamesEveryKey) {
   for (const nlohmann::json& line : nlohmann::json::parse(Terse("config show --json").out)) {
     EXPECT_THAT(help.out, HasSubstr(line.at("key").get<std::string>()));
   }
+}
+
+// The same bytes for ever: what 0.1.0 saved of two ranks after three steps.
+constexpr char kSaved[] = TERSE_SOURCE_DIR "/tests/golden/state";
+
+TEST(State, ShowsWhatWasSaved) {
+  const Result table = Terse(std::string("state show ") + kSaved);
+  EXPECT_EQ(table.code, 0) << table.err;
+  EXPECT_THAT(table.out, HasSubstr("method     onebit_adam\n"));
+  EXPECT_THAT(table.out, HasSubstr("step       3, and 1 skipped\n"));
+  EXPECT_THAT(table.out, HasSubstr("ranks      2\n"));
+  EXPECT_THAT(table.out, HasSubstr("variance   frozen after step 2\n"));
+  EXPECT_THAT(table.out, HasSubstr("worker_error "));
+
+  const Result json = Terse(std::string("state show --json ") + kSaved);
+  EXPECT_EQ(json.code, 0) << json.err;
+  const nlohmann::json state = nlohmann::json::parse(json.out);
+  EXPECT_EQ(state.at("method"), "onebit_adam");
+  EXPECT_EQ(state.at("whole"), true);
+  EXPECT_EQ(state.at("tensors").at(0).at("name"), "weight");
+  EXPECT_EQ(state.at("tensors").at(0).at("memories").size(), 4u);
+}
+
+TEST(State, DamageIsAFailureThatNamesTheFile) {
+  const std::filesystem::path copy = Scratch("state");
+  std::filesystem::copy(kSaved, copy, std::filesystem::copy_options::recursive);
+  const std::filesystem::path file = copy / "save-1" / "rank-1-of-2.terse";
+  std::filesystem::permissions(file, std::filesystem::perms::owner_all);
+  {
+    std::fstream stream(file, std::ios::in | std::ios::out | std::ios::binary);
+    stream.seekp(-20, std::ios::end);
+    stream.put(0x55);
+  }
+  const Result damaged = Terse("state show " + copy.string());
+  EXPECT_EQ(damaged.code, 1);
+  EXPECT_THAT(damaged.out, IsEmpty());
+  EXPECT_THAT(damaged.err, HasSubstr(file.string() + ": the checksum of a section does not fit"));
+  std::filesystem::remove(file);
+  const Result part = Terse("state show " + copy.string());
+  EXPECT_EQ(part.code, 0) << part.err;
+  EXPECT_THAT(part.out, HasSubstr("only the files of 1 are here"));
+  std::filesystem::remove_all(copy);
+
+  const Result nowhere = Terse("state show /nowhere/state");
+  EXPECT_EQ(nowhere.code, 1);
+  EXPECT_THAT(nowhere.err, HasSubstr("/nowhere/state"));
 }
 
 TEST(Bench, ByItselfRunsThreads) {

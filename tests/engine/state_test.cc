@@ -70,7 +70,7 @@ std::vector<float> Noise(int rank, int step) {
   return out;
 }
 
-void Run(Engine& engine, int first, int steps, std::vector<float>* last = nullptr) {
+void Train(Engine& engine, int first, int steps, std::vector<float>* last = nullptr) {
   std::vector<float> out(kN);
   for (int step = first; step < first + steps; ++step) {
     const std::vector<float> gradient = Noise(engine.rank(), step);
@@ -152,7 +152,7 @@ TEST_P(Resized, KeepsWhatWaitsAndGoesOn) {
     const std::string new_path = Path(absl::StrCat("from_", before, "_of_", after));
     RunRanks(before, config, [&](Engine& engine) {
       ASSERT_TRUE(engine.Register("w", wire::DType::kFloat32, {kRows, kColumns}).ok());
-      Run(engine, 0, 9);
+      Train(engine, 0, 9);
       const absl::Status status = engine.SaveState(old_path);
       ASSERT_TRUE(status.ok()) << status;
     });
@@ -166,7 +166,7 @@ TEST_P(Resized, KeepsWhatWaitsAndGoesOn) {
                 after == 1 || config.compressor == wire::Codec::kNone);
       status = engine.SaveState(new_path);
       ASSERT_TRUE(status.ok()) << status;
-      Run(engine, 9, 6, &results[static_cast<size_t>(engine.rank())]);
+      Train(engine, 9, 6, &results[static_cast<size_t>(engine.rank())]);
     });
     for (const std::vector<float>& result : results) {
       EXPECT_EQ(result, results[0]);
@@ -199,7 +199,7 @@ TEST(StateOfOneRank, DrainsWhatWaited) {
     const wire::Config config = TestConfig({{"compressor", codec}});
     RunRanks(4, config, [&](Engine& engine) {
       ASSERT_TRUE(engine.Register("w", wire::DType::kFloat32, {kRows, kColumns}).ok());
-      Run(engine, 0, 8);
+      Train(engine, 0, 8);
       ASSERT_TRUE(engine.SaveState(path).ok());
     });
     const std::vector<double> pending = Read(path, 0.25).at("pending");
@@ -228,7 +228,7 @@ TEST(StateOfOneRank, FrozenMomentumTakesTheWorkerErrorsIn) {
       {{"method", "onebit_adam"}, {"compressor", "onebit"}, {"adam.freeze", "3"}, {"adam.beta1", "0.5"}});
   RunRanks(2, config, [&](Engine& engine) {
     ASSERT_TRUE(engine.Register("w", wire::DType::kFloat32, {kRows, kColumns}).ok());
-    Run(engine, 0, 8);
+    Train(engine, 0, 8);
     ASSERT_TRUE(engine.SaveState(path).ok());
   });
   const Memories before = Read(path, 0.5);
@@ -270,12 +270,12 @@ TEST(StateOfAPlan, OutlivesTheGroup) {
   std::vector<float> unbroken;
   RunRanks(2, TestConfig({{"compressor", "quantize"}}), [&](Engine& engine) {
     ASSERT_TRUE(engine.Register("w", wire::DType::kFloat32, {kRows, kColumns}).ok());
-    Run(engine, 0, 4);
+    Train(engine, 0, 4);
     ASSERT_TRUE(engine.Adopt(QuantizePlan(5, engine.step(), 3)).ok());
-    Run(engine, 4, 4);
+    Train(engine, 4, 4);
     ASSERT_TRUE(engine.SaveState(path).ok());
     std::vector<float> last;
-    Run(engine, 8, 4, &last);
+    Train(engine, 8, 4, &last);
     if (engine.rank() == 0) unbroken = last;
   });
   RunRanks(2, TestConfig({{"compressor", "quantize"}}), [&](Engine& engine) {
@@ -283,7 +283,7 @@ TEST(StateOfAPlan, OutlivesTheGroup) {
     ASSERT_TRUE(engine.LoadState(path).ok());
     EXPECT_EQ(engine.row(0).params.bits, 3u);
     std::vector<float> last;
-    Run(engine, 8, 4, &last);
+    Train(engine, 8, 4, &last);
     EXPECT_EQ(last, unbroken);
     EXPECT_FALSE(engine.Adopt(QuantizePlan(5, engine.step(), 2)).ok()) << "version 5 has been";
     EXPECT_TRUE(engine.Adopt(QuantizePlan(6, engine.step(), 2)).ok());
@@ -292,7 +292,7 @@ TEST(StateOfAPlan, OutlivesTheGroup) {
     ASSERT_TRUE(engine.Register("w", wire::DType::kFloat32, {kRows, kColumns}).ok());
     ASSERT_TRUE(engine.LoadState(path).ok());
     EXPECT_EQ(engine.row(0).params.bits, 6u);
-    Run(engine, 8, 4);
+    Train(engine, 8, 4);
   });
   fs::remove_all(path);
 }
@@ -302,7 +302,6 @@ TEST(StateOfOtherSize, RanksThatDifferAreRefused) {
   const std::string path = absl::StrCat(::testing::TempDir(), "/terse_differ_", getpid());
   const wire::Config config = TestConfig({{"method", "onebit_adam"}, {"compressor", "onebit"}});
   for (const bool differ : {false, true}) {
-    const std::string folder = StateFilePath(path, 1, 0, 2);
     fs::remove_all(path);
     ASSERT_TRUE(MakeSave(path, 1).ok());
     for (uint32_t rank = 0; rank < 2; ++rank) {
@@ -313,7 +312,9 @@ TEST(StateOfOtherSize, RanksThatDifferAreRefused) {
                       ->Append(wire::StateSection::kConfig,
                                {reinterpret_cast<const std::byte*>(text.data()), text.size()})
                       .ok());
-      ASSERT_TRUE((*file)->Append(wire::StateSection::kGroup, wire::EncodeStateGroup({.tensors = 1})).ok());
+      wire::StateGroup group;
+      group.tensors = 1;
+      ASSERT_TRUE((*file)->Append(wire::StateSection::kGroup, wire::EncodeStateGroup(group)).ok());
       wire::StateTensor tensor;
       tensor.name = "w";
       tensor.shape = {4};
@@ -323,9 +324,15 @@ TEST(StateOfOtherSize, RanksThatDifferAreRefused) {
       }
       const std::vector<float> m = {1, 2, 3, differ ? 4.0f + static_cast<float>(rank) : 4.0f};
       const wire::Bytes values(reinterpret_cast<const std::byte*>(m.data()), m.size() * sizeof(float));
-      tensor.vectors.push_back({.name = "m", .role = wire::MemoryRole::kReplicated, .values = values});
+      tensor.vectors.push_back(
+          {.name = "m", .role = wire::MemoryRole::kReplicated, .begin = 0, .values = values, .crc = 0});
       ASSERT_TRUE((*file)->Append(wire::StateSection::kTensor, wire::EncodeStateTensor(tensor)).ok());
-      ASSERT_TRUE((*file)->Seal({.rank = rank, .world_size = 2, .save = 1, .save_id = 9}).ok());
+      wire::StateHeader header;
+      header.rank = rank;
+      header.world_size = 2;
+      header.save = 1;
+      header.save_id = 9;
+      ASSERT_TRUE((*file)->Seal(header).ok());
       ASSERT_TRUE((*file)->Publish().ok());
     }
     RunRanks(1, config, [&](Engine& engine) {
