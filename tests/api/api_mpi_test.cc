@@ -8,6 +8,7 @@
 #include <terse/terse_mpi.h>
 
 #include <cmath>
+#include <filesystem>
 #include <limits>
 
 #include "tests/api/ranks.h"
@@ -93,6 +94,51 @@ TEST(Mpi, Oracle11DgcGivesTheBitsOfInproc) {
                             "}\ntopk: {values: " + values + "}\nmin_elements: 1\n");
     }
   }
+}
+
+// What some ranks have saved goes on to the bit over MPI, and half of them can take it over.
+TEST(Mpi, SavedStateGoesOn) {
+  const std::string path = ::testing::TempDir() + "terse_mpi_state_" + std::to_string(WorldSize()) + "_" +
+                           MPI_NAME;  // the same on all ranks
+  const std::string yaml =
+      "method: dgc\ncompressor: topk\ndgc: {density: 0.02, warmup_steps: 8}\nmin_elements: 1000\n"
+      "dense: deterministic\n";
+  const auto steps = [](Group& group, TensorId tensor, int first, int last, int rank) {
+    Vector out(kN);
+    for (int step = first; step < last; ++step) {
+      group.Allreduce(tensor, Noise(kN, rank, step).data(), out.data());
+      group.Step(step % 3 == 1 ? 0 : 1);
+    }
+    return out;
+  };
+  Vector unbroken;
+  {
+    Group group = OpenMpi(yaml);
+    const TensorId tensor = group.Register("w", {static_cast<int64_t>(kN)});
+    (void)steps(group, tensor, 0, 4, WorldRank());
+    group.SaveState(path);
+    unbroken = steps(group, tensor, 4, 10, WorldRank());
+    group.Close();
+  }
+  {
+    Group group = OpenMpi(yaml);
+    const TensorId tensor = group.Register("w", {static_cast<int64_t>(kN)});
+    group.LoadState(path);
+    EXPECT_TRUE(SameBits(steps(group, tensor, 4, 10, WorldRank()), unbroken));
+    group.Close();
+  }
+  MPI_Comm half = MPI_COMM_NULL;
+  MPI_Comm_split(MPI_COMM_WORLD, WorldRank() % 2, WorldRank(), &half);
+  {
+    Group group = OpenMpi(yaml, half);
+    const TensorId tensor = group.Register("w", {static_cast<int64_t>(kN)});
+    group.LoadState(path);
+    for (const float value : steps(group, tensor, 4, 10, WorldRank())) ASSERT_TRUE(std::isfinite(value));
+    group.Close();
+  }
+  MPI_Comm_free(&half);
+  MPI_Barrier(MPI_COMM_WORLD);
+  if (WorldRank() == 0) std::filesystem::remove_all(path);
 }
 
 TEST(Mpi, RankAndSizeAreTheCommunicators) {

@@ -35,6 +35,7 @@ int main(void) {
   int32_t number = -1;
   int32_t done = 0;
   char* text = NULL;
+  const char* path = "c_api_test_state"; /* where CTest runs it: in the build folder */
   int i;
 
   for (i = 0; i < 64; ++i) {
@@ -72,6 +73,13 @@ int main(void) {
   results[0] = parameters;
   EXPECT(terse_optimizer_step(group, 1, &tensor, sends, results, 0.1, &number) == TERSE_OK);
   EXPECT(number == 1 && parameters[0] > 1.0f && parameters[63] < 1.0f);
+
+  EXPECT(terse_state_save(group, NULL) == TERSE_INVALID_ARGUMENT);
+  EXPECT(terse_state_save(group, path) == TERSE_OK);
+  EXPECT(terse_state_load(group, path) == TERSE_OK);
+  EXPECT(terse_state_show(path, &text) == TERSE_OK);
+  EXPECT(text != NULL && strstr(text, "\"method\":\"allreduce\"") != NULL);
+  terse_string_free(text);
 
   EXPECT(terse_group_report(group, &text) == TERSE_OK);
   EXPECT(text != NULL && strstr(text, "\"weight\"") != NULL);
