@@ -171,13 +171,13 @@ TERSE_API terse_status_t terse_group_set_global_batch(terse_group_t* group, int6
  * `path`, which is made where it is missing. It may be one for all ranks or one on each node. A save is there
  * whole or not at all: until the last rank has written its file, the one before stays; then it is removed.
  * Between steps: after terse_step, or with a job of method allreduce that never calls it, after any exchange.
- * Saving changes nothing. Not saved: parameters, masks and the loss scale, which are the job's. Collective. */
+ * Saving changes nothing. Parameters, masks and the loss scale are the job's, and not saved. Collective. */
 TERSE_API terse_status_t terse_state_save(terse_group_t* group, const char* path);
 
 /* Loads the newest whole save in `path`, in place of all that the group has. Before: the same tensors are
  * registered in the same order, masks set as they were. With the same configuration and number of ranks the
  * job goes on bit by bit. With another number what waits in the memories is divided anew, and every rank must
- * find all files. The configuration may differ, but for `method` and what its memories mean (docs/methods.md).
+ * find all files. The configuration may differ in what memories do not depend on (docs/methods.md).
  * On an error, which all ranks get alike, nothing has changed and the group goes on. Collective.
  *   TERSE_NOT_FOUND         no save is whole on all ranks
  *   TERSE_DATA_LOSS         a damaged file, or files of several saves
