@@ -53,6 +53,15 @@ void RequireSupport(const CodecCase& test_case, wire::Bytes payload, const std::
   }
 }
 
+void RequireItsLength(const CodecCase& test_case, const std::vector<std::byte>& payload, size_t n) {
+  std::vector<std::byte> other = payload;
+  other.push_back(std::byte{0});
+  Require(!Decoded(test_case, other, n), "a payload with a byte too many is refused");
+  if (payload.empty()) return;
+  other.resize(payload.size() - 1);
+  Require(!Decoded(test_case, other, n), "a payload without its last byte is refused");
+}
+
 // Codecs whose every payload is the only one of its values.
 bool IsOneToOne(wire::Codec codec) {
   return codec == wire::Codec::kNone || codec == wire::Codec::kFp16 || codec == wire::Codec::kBf16;
@@ -66,7 +75,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace terse::fuzz;  // NOLINT(google-build-using-namespace)
   const std::optional<CodecInput> input = TakeCodec(AsBytes(data, size));
   if (!input) return 0;
-  const auto& [test_case, n, rest] = *input;
+  const auto& [test_case, repetitions, n, rest] = *input;
   const std::vector<std::byte> payload(rest.begin(), rest.end());  // aligned, as receivers hold it
   RequireNone(terse::testing::BrokenPromise(test_case, payload, n));
 
@@ -79,6 +88,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     Require(terse::testing::Bits(*decoded) == terse::testing::Bits(*reference),
             "every target decodes the same bits");
   }
+  RequireItsLength(test_case, payload, n);
   RequireSumAsRepeatedDecoding(test_case, payload, n);
   if (test_case.codec->kind() == Kind::kGather) RequireSupport(test_case, payload, *decoded);
   if (IsOneToOne(test_case.codec->codec())) {

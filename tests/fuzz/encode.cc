@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Any bits as gradients, through the encoders of every codec with error feedback. The first half of the
-// floats is the gradient of one step, the second half that of the next.
+// floats is the gradient of one step, the second half that of the next; both repeated, because
+// selection samples only long vectors.
 #include <algorithm>
 #include <cmath>
 #include <vector>
@@ -17,10 +18,15 @@ namespace {
 using ::terse::testing::Bits;
 using ::terse::testing::Tensor;
 
-std::vector<float> Floats(wire::Bytes bytes) {
-  std::vector<float> floats(bytes.size() / sizeof(float));
-  for (size_t i = 0; i < floats.size(); ++i) floats[i] = wire::Load<float>(bytes.data() + i * sizeof(float));
-  return floats;
+constexpr size_t kMostEncoded = 16384;
+
+std::vector<float> Gradient(wire::Bytes bytes, size_t repetitions) {
+  const size_t given = bytes.size() / sizeof(float);
+  std::vector<float> gradient(std::min(given * repetitions, kMostEncoded));
+  for (size_t i = 0; i < gradient.size(); ++i) {
+    gradient[i] = wire::Load<float>(bytes.data() + i % given * sizeof(float));
+  }
+  return gradient;
 }
 
 void EncodeStep(const CodecInput& input, const std::vector<float>& gradient, uint64_t step, Tensor& tensor,
@@ -54,11 +60,12 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   GTEST_FLAG_SET(throw_on_failure, true);  // the expectations of Tensor are promises here
   const std::optional<CodecInput> input = TakeCodec(AsBytes(data, size));
   if (!input) return 0;
-  const std::vector<float> floats = Floats(input->rest);
-  const size_t n = std::min(floats.size() / 2, kMostElements);
-  terse::testing::Tensor tensor(input->test_case, n, input->extent);
+  const size_t half = input->rest.size() / 8 * 4;  // whole floats
+  const std::vector<float> first = Gradient(input->rest.first(half), input->repetitions);
+  const std::vector<float> second = Gradient(input->rest.subspan(half, half), input->repetitions);
+  terse::testing::Tensor tensor(input->test_case, first.size(), input->extent);
   terse::testing::Tensor scalar_tensor = tensor;
-  EncodeStep(*input, {floats.begin(), floats.begin() + n}, 0, tensor, scalar_tensor);
-  EncodeStep(*input, {floats.begin() + n, floats.begin() + 2 * n}, 1, tensor, scalar_tensor);
+  EncodeStep(*input, first, 0, tensor, scalar_tensor);
+  EncodeStep(*input, second, 1, tensor, scalar_tensor);
   return 0;
 }

@@ -27,6 +27,11 @@ void TakeAll(wire::Bytes bytes) {
     Require(taken == wire::kFrameHeaderBytes + frame->payload.size() &&
                 frame->payload.size() == frame->header.payload_bytes,
             "a frame is its header and its payload");
+    const wire::FrameHeader& header = frame->header;
+    Require((header.flags & ~wire::kFrameFlags) == 0, "a frame has no unknown flag");
+    Require(!wire::Name(header.codec).empty() && !wire::Name(header.exchange).empty(),
+            "a frame names codec and exchange");
+    Require(header.begin + header.count >= header.begin, "a frame's range does not overflow");
     std::vector<std::byte> again(before.begin(), before.begin() + taken);
     std::memset(again.data(), 0, wire::kFrameHeaderBytes);
     wire::SealFrame(frame->header, absl::MakeSpan(again));

@@ -31,7 +31,7 @@ def records(path):
         record[key] = f"{record[key]} {value}" if key in record else value
 
 
-def header(codec, params, extent):
+def header(codec, params, extent, repetitions=1):
     """As tests/fuzz/codec_input.h reads it."""
     choices = (
         (params.get("index", "u32") == "rice")
@@ -39,6 +39,7 @@ def header(codec, params, extent):
         | (params.get("rounding", "nearest") == "stochastic") << 2
         | (params.get("scale", "l2") == "l1") << 3
         | (params.get("error", "local") == "local") << 4
+        | [1, 4, 16, 64].index(repetitions) << 5
     )
     return struct.pack(
         "<BBHHHBBH",
@@ -78,6 +79,9 @@ def hostile_seeds():
         for block in (16, 512):
             floats = struct.pack("<8I", *patterns) * 20
             write("encode", f"{codec}_hostile_block{block}", header(codec, {"block": block, "density": 0.25}, 64) + floats)
+    many = struct.pack("<512f", *(float(i * i % 1009 - 400) for i in range(512)))
+    for selection in ("exact", "sampled"):
+        write("encode", f"topk_{selection}", header("topk", {"selection": selection, "index": "rice"}, 0, 64) + many)
 
 
 def frame_seeds():
