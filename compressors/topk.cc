@@ -341,15 +341,15 @@ class Entries {
   size_t n_ = 0;
   size_t count_ = 0;
   size_t taken_ = 0;  // entries read, with the current one
-  bool rice_ = false;
-  wire::ValueFormat format_ = wire::ValueFormat::kFp32;
   wire::Bytes positions_;
   wire::Bytes values_;
   RiceReader reader_;
   uint64_t next_ = 0;  // the least position that the next entry can have
   uint64_t position_ = kEnd;
-  float value_ = 0.0f;
   absl::Status status_;
+  float value_ = 0.0f;
+  bool rice_ = false;
+  wire::ValueFormat format_ = wire::ValueFormat::kFp32;
 };
 
 absl::Status DecodeGroup(absl::Span<const wire::Bytes> payloads, float weight, kernels::Start start,

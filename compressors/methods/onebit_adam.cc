@@ -30,8 +30,10 @@ struct Rates {
 // base^n by multiplications alone: equal on all machines, which libm does not promise.
 double Power(double base, uint64_t n) {
   double power = 1;
-  for (; n > 0; n /= 2, base *= base) {
+  while (n > 0) {
     if (n % 2 != 0) power *= base;
+    base *= base;
+    n /= 2;
   }
   return power;
 }
