@@ -34,8 +34,8 @@ if(TERSE_WERROR)
 endif()
 target_include_directories(terse_flags INTERFACE ${PROJECT_SOURCE_DIR})
 
-# One sanitizer for everything of a build: address, undefined or thread (see CMakePresets.json).
-set(TERSE_SANITIZE "" CACHE STRING "address | undefined | thread")
+# One sanitizer, or several that agree, for everything of a build (see CMakePresets.json).
+set(TERSE_SANITIZE "" CACHE STRING "address | undefined | thread | fuzzer-no-link,address,undefined")
 if(TERSE_SANITIZE)
   add_compile_options(-fsanitize=${TERSE_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all -g)
   add_link_options(-fsanitize=${TERSE_SANITIZE})

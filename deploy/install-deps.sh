@@ -51,6 +51,7 @@ packages=(
   libgtest-dev libgmock-dev
   python3 # the checks of tests/house: the standard library is enough
   clang-format clang-tidy shellcheck
+  clang-14 libclang-rt-14-dev # libFuzzer and its sanitizers, for deploy/fuzz.sh
 )
 if [[ $examples == yes ]]; then
   packages+=(

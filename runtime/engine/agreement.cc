@@ -18,7 +18,18 @@ constexpr size_t kMostSubmitted = 8192;  // bytes of the bit set: 65,536 tensors
 constexpr size_t kMostDescription = size_t{1} << 20;
 constexpr size_t kSlot = kFixedBytes + kMostSubmitted;
 
-std::vector<std::byte> Encode(const Announcement& a) {
+bool SameCall(const Announcement& a, const Announcement& b) {
+  return a.intent == b.intent && a.step == b.step && a.ordinal == b.ordinal &&
+         a.tensor_count == b.tensor_count && a.table_hash == b.table_hash && a.value == b.value;
+}
+
+absl::string_view Line(const std::vector<absl::string_view>& lines, size_t i) {
+  return i < lines.size() ? lines[i] : absl::string_view("nothing");
+}
+
+}  // namespace
+
+std::vector<std::byte> EncodeAnnouncement(const Announcement& a) {
   std::vector<std::byte> bytes(kFixedBytes + a.submitted.size());
   wire::Writer writer(absl::MakeSpan(bytes));
   writer.Put(kMagic);
@@ -33,11 +44,12 @@ std::vector<std::byte> Encode(const Announcement& a) {
   return bytes;
 }
 
-absl::StatusOr<Announcement> Decode(wire::Bytes bytes) {
+absl::StatusOr<Announcement> ParseAnnouncement(wire::Bytes bytes) {
   wire::Reader reader(bytes);
   const auto magic = reader.Get<uint32_t>();
   Announcement a;
-  a.intent = static_cast<Intent>(reader.Get<uint32_t>());
+  const auto intent = reader.Get<uint32_t>();
+  a.intent = static_cast<Intent>(intent);
   a.step = reader.Get<uint64_t>();
   a.ordinal = reader.Get<uint64_t>();
   a.table_hash = reader.Get<uint64_t>();
@@ -46,24 +58,15 @@ absl::StatusOr<Announcement> Decode(wire::Bytes bytes) {
   const auto flags = reader.Get<uint32_t>();
   a.testing = (flags & kTesting) != 0;
   a.freeze = (flags & kFreeze) != 0;
-  if (!reader.ok() || magic != kMagic) {
+  if (!reader.ok() || magic != kMagic || intent < static_cast<uint32_t>(Intent::kConfigure) ||
+      intent > static_cast<uint32_t>(Intent::kClose) || (flags & ~(kTesting | kFreeze)) != 0 ||
+      reader.remaining() > kMostSubmitted) {
     return absl::DataLossError("a message that is no announcement came where one was due");
   }
   const wire::Bytes rest = reader.GetBytes(reader.remaining());
   a.submitted.assign(rest.begin(), rest.end());
   return a;
 }
-
-bool SameCall(const Announcement& a, const Announcement& b) {
-  return a.intent == b.intent && a.step == b.step && a.ordinal == b.ordinal &&
-         a.tensor_count == b.tensor_count && a.table_hash == b.table_hash && a.value == b.value;
-}
-
-absl::string_view Line(const std::vector<absl::string_view>& lines, size_t i) {
-  return i < lines.size() ? lines[i] : absl::string_view("nothing");
-}
-
-}  // namespace
 
 absl::StatusOr<Announcements> Agreement::Agree(Announcement mine,
                                                const std::function<std::string()>& describe) {
@@ -73,7 +76,7 @@ absl::StatusOr<Announcements> Agreement::Agree(Announcement mine,
 
 absl::Status Agreement::Start(Announcement mine) {
   mine.ordinal = ordinal_++;
-  own_ = Encode(mine);
+  own_ = EncodeAnnouncement(mine);
   const auto ranks = static_cast<size_t>(group_->size());
   const absl::Span<std::byte> memory = slots_.Get(ranks * kSlot);
   std::vector<transport::Buffer> to(ranks);
@@ -96,7 +99,7 @@ absl::StatusOr<Announcements> Agreement::Finish(const std::function<std::string(
   const auto ranks = static_cast<size_t>(group_->size());
   const absl::Span<std::byte> memory = slots_.Get(ranks * kSlot);
   for (size_t r = 0; r < ranks; ++r) {
-    absl::StatusOr<Announcement> a = Decode(memory.subspan(r * kSlot, lengths_[r]));
+    absl::StatusOr<Announcement> a = ParseAnnouncement(memory.subspan(r * kSlot, lengths_[r]));
     if (!a.ok()) {
       return absl::DataLossError(
           absl::StrCat(group_->Describe(static_cast<int>(r)), ": ", a.status().message()));

@@ -48,6 +48,12 @@ struct Announcement {
   std::vector<std::byte> submitted;  // kSettle: bit i set: tensor i is submitted. Not compared
 };
 
+// An announcement as bytes, and back.
+//   DATA_LOSS  too short, too long, a foreign magic, or a number that names no intent or flag: its sender
+//              speaks a later version
+std::vector<std::byte> EncodeAnnouncement(const Announcement& announcement);
+absl::StatusOr<Announcement> ParseAnnouncement(wire::Bytes bytes);
+
 // The announcements of all ranks, by rank.
 using Announcements = std::vector<Announcement>;
 

@@ -303,6 +303,30 @@ std::vector<float> Compensated(const std::vector<float>& input, const std::vecto
   return c;
 }
 
+std::optional<std::string> NotConserved(const CodecCase& test_case, const std::vector<float>& c,
+                                        const std::vector<float>& decoded,
+                                        const std::vector<float>& residual) {
+  const auto bits = [](float x) { return std::bit_cast<uint32_t>(x); };
+  for (size_t i = 0; i < c.size(); ++i) {
+    bool conserved = false;
+    if (test_case.codec->kind() == Kind::kGather) {
+      const bool kept = decoded[i] == 0.0f && bits(residual[i]) == bits(c[i]);
+      const bool sent = decoded[i] != 0.0f && residual[i] == c[i] - decoded[i];
+      const bool verbatim = test_case.params.values == wire::ValueFormat::kFp32;
+      conserved = kept || (sent && (!verbatim || bits(decoded[i]) == bits(c[i])));
+    } else {
+      const double difference = std::fabs(double{decoded[i]} + double{residual[i]} - double{c[i]});
+      const double scale =
+          std::max({std::fabs(double{c[i]}), std::fabs(double{decoded[i]}), std::fabs(double{residual[i]})});
+      conserved = difference <= std::ldexp(scale, -24);
+    }
+    if (!conserved) {
+      return absl::StrCat("element ", i, ": c ", c[i], ", decoded ", decoded[i], ", kept ", residual[i]);
+    }
+  }
+  return std::nullopt;
+}
+
 std::vector<uint32_t> Bits(const std::vector<float>& values) {
   std::vector<uint32_t> bits;
   for (const float value : values) bits.push_back(std::bit_cast<uint32_t>(value));

@@ -94,6 +94,11 @@ std::optional<std::string> BrokenPromise(const CodecCase& test_case, wire::Bytes
 // c of the contract, element by element.
 std::vector<float> Compensated(const std::vector<float>& input, const std::vector<float>& residual);
 
+// Where decoded and kept do not make up c by the rule of the contract, in words.
+std::optional<std::string> NotConserved(const CodecCase& test_case, const std::vector<float>& c,
+                                        const std::vector<float>& decoded,
+                                        const std::vector<float>& residual);
+
 // The bits of each float: equality with the sign of zero.
 std::vector<uint32_t> Bits(const std::vector<float>& values);
 

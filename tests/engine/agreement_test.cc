@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Announcements as bytes. What agreement does with them: engine_test.cc and tests/api/mismatch_test.cc.
+#include "runtime/engine/agreement.h"
+
+#include "gtest/gtest.h"
+
+namespace terse::engine {
+namespace {
+
+constexpr size_t kFixedBytes = 48;
+constexpr size_t kIntentAt = 4;
+constexpr size_t kFlagsAt = 44;
+
+std::vector<std::byte> Sample() {
+  Announcement mine;
+  mine.intent = Intent::kSettle;
+  mine.step = 7;
+  mine.ordinal = 9;
+  mine.tensor_count = 20;
+  mine.table_hash = 0x0123456789abcdef;
+  mine.testing = true;
+  mine.submitted = {std::byte{0xff}, std::byte{0x0f}, std::byte{0}};
+  return EncodeAnnouncement(mine);
+}
+
+void ExpectRefused(const std::vector<std::byte>& bytes) {
+  EXPECT_EQ(ParseAnnouncement(bytes).status().code(), absl::StatusCode::kDataLoss);
+}
+
+TEST(Announcement, RoundTrip) {
+  const std::vector<std::byte> bytes = Sample();
+  ASSERT_EQ(bytes.size(), kFixedBytes + 3);
+  const absl::StatusOr<Announcement> parsed = ParseAnnouncement(bytes);
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  EXPECT_EQ(parsed->intent, Intent::kSettle);
+  EXPECT_EQ(parsed->tensor_count, 20u);
+  EXPECT_TRUE(parsed->testing);
+  EXPECT_FALSE(parsed->freeze);
+  EXPECT_EQ(EncodeAnnouncement(*parsed), bytes);
+}
+
+TEST(Announcement, RefusesWrongLengths) {
+  std::vector<std::byte> bytes = Sample();
+  bytes.resize(kFixedBytes);
+  EXPECT_TRUE(ParseAnnouncement(bytes).ok());
+  bytes.resize(kFixedBytes - 1);
+  ExpectRefused(bytes);
+  ExpectRefused({});
+  bytes = Sample();
+  bytes.resize(kFixedBytes + 8192);
+  EXPECT_TRUE(ParseAnnouncement(bytes).ok());
+  bytes.resize(bytes.size() + 1);
+  ExpectRefused(bytes);
+}
+
+TEST(Announcement, RefusesForeignMagicIntentAndFlags) {
+  for (const auto& [at, value] :
+       {std::pair<size_t, uint32_t>{0, 0x41525255}, {kIntentAt, 0}, {kIntentAt, 5}, {kFlagsAt, 4}}) {
+    std::vector<std::byte> bytes = Sample();
+    wire::Store(bytes.data() + at, value);
+    ExpectRefused(bytes);
+  }
+}
+
+}  // namespace
+}  // namespace terse::engine

@@ -1,0 +1,139 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Writes the seeds of tests/fuzz/corpus: the golden payloads for the decoders, their inputs and a few
+hostile floats for the encoders, and one good and one odd input for each parser. Other files of the corpus
+are left alone: what a fuzzer found is kept beside the seeds.
+
+usage: tests/fuzz/seeds.py
+"""
+
+import struct
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+GOLDEN = HERE.parent / "golden"
+CODECS = ["none", "fp16", "bf16", "topk", "onebit", "quantize", "powersgd"]  # by their numbers on the wire
+VALUES = {"fp32": 0, "fp16": 1, "bf16": 2}
+
+
+def records(path):
+    """The records of a golden file (tests/compressors/golden_test.cc says how they look)."""
+    record = {}
+    for line in path.read_text().splitlines() + [""]:
+        if line.startswith("#"):
+            continue
+        if not line.strip():
+            if record:
+                yield record
+            record = {}
+            continue
+        key, _, value = line.strip().partition(" ")
+        record[key] = f"{record[key]} {value}" if key in record else value
+
+
+def header(codec, params, extent, repetitions=1):
+    """As tests/fuzz/codec_input.h reads it."""
+    choices = (
+        (params.get("index", "u32") == "rice")
+        | (params.get("selection", "exact") == "sampled") << 1
+        | (params.get("rounding", "nearest") == "stochastic") << 2
+        | (params.get("scale", "l2") == "l1") << 3
+        | (params.get("error", "local") == "local") << 4
+        | [1, 4, 16, 64].index(repetitions) << 5
+    )
+    return struct.pack(
+        "<BBHHHBBH",
+        CODECS.index(codec),
+        int(params.get("bits", 4)),
+        int(params.get("block", 512)) // 8,
+        int(params.get("rank", 4)),
+        round(float(params.get("density", 0.01)) * 65536) - 1,
+        VALUES[params.get("values", "fp32")],
+        choices,
+        extent,
+    )
+
+
+def write(target, name, content):
+    folder = HERE / "corpus" / target
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"seed_{name}").write_bytes(content)
+
+
+def golden_seeds():
+    for codec in CODECS:
+        for number, record in enumerate(records(GOLDEN / f"{codec}.txt")):
+            params = dict(word.split("=") for word in record.get("params", "").split())
+            elements = int(record["elements"]) if "elements" in record else len(record["values"].split())
+            payload = bytes.fromhex(record["payload"])
+            write("decode", f"{codec}_{number}", header(codec, params, elements) + payload)
+            if "input" in record:
+                floats = [float(word) for word in record["input"].split()]
+                twice = struct.pack(f"<{2 * len(floats)}f", *floats, *floats)
+                write("encode", f"{codec}_{number}", header(codec, params, 8) + twice)
+
+
+def hostile_seeds():
+    patterns = [0x00000001, 0x80000000, 0x7F7FFFFF, 0xFF7FFFFF, 0x7F800000, 0xFFC00001, 0x00800000, 0x3F800000]
+    for codec in CODECS:
+        for block in (16, 512):
+            floats = struct.pack("<8I", *patterns) * 20
+            write("encode", f"{codec}_hostile_block{block}", header(codec, {"block": block, "density": 0.25}, 64) + floats)
+    many = struct.pack("<512f", *(float(i * i % 1009 - 400) for i in range(512)))
+    for selection in ("exact", "sampled"):
+        write("encode", f"topk_{selection}", header("topk", {"selection": selection, "index": "rice"}, 0, 64) + many)
+
+
+def frame_seeds():
+    def frame(codec, exchange, flags, begin, count, payload):
+        return struct.pack(
+            "<HBBBBHIIQQQQII", 0x5254, 1, codec, exchange, 0, flags, 1, 2, 3, begin, count, len(payload), 0, 0
+        ) + payload
+
+    write("frame", "empty", frame(0, 2, 0, 0, 0, b""))
+    write("frame", "payload", frame(5, 3, 1, 512, 1024, bytes(range(40))))
+    write("frame", "overflow", frame(3, 2, 0, 2**64 - 1, 2, b"\1"))
+    # One whose checksum is right as it stands: the golden frame of tests/proto/frame_test.cc.
+    golden = (
+        "5452010503000100 0403020114131211 2827262524232221 3837363534333231 4847464544434241"
+        "0300000000000000 0000000010ffae4c 00070e"
+    )
+    write("frame", "golden", bytes.fromhex(golden))
+
+
+def announcement_seeds():
+    def announcement(intent, flags, submitted):
+        return struct.pack("<IIQQQQII", 0x41525254, intent, 7, 9, 0x0123456789ABCDEF, 0, 20, flags) + submitted
+
+    write("announcement", "configure", announcement(1, 0, b""))
+    write("announcement", "settle", announcement(2, 1, b"\xff\x0f\x00"))
+    write("announcement", "step", announcement(3, 2, b""))
+    write("announcement", "no_intent", announcement(5, 0, b""))
+
+
+def settings_seeds():
+    yaml = {
+        "sections": "method: dgc\nexclude: [\"*.bias\", '*norm*', embedding.*]\ndgc:\n  density: 0.001\n"
+        "  warmup_density: [0.25, 0.0625]\n  nesterov: true\ntransport: {timeout_s: 120, name: inproc}\n",
+        "scalars": "compressor: topk\nmin_elements: 0x10\nseed: 1e3\nerror_feedback: no\nadam: {freeze: auto}\n",
+        "anchors": "--- !!map\na: &a [1, *a]\n<<: *a\n? ~\n: |\n  text\n...\n",
+        "nested": "topk: {density: {a: [[[[1]]]]}}\n",
+    }
+    for name, text in yaml.items():
+        write("config_yaml", name, text.encode())
+    environment = {
+        "numbers": "TOPK_DENSITY=0.01\nQUANTIZE_BITS=8\nSEED=-1\nADAM_EPS=1e-8\nADAM_FREEZE=auto\n",
+        "lists": "EXCLUDE=[a, b*]\nTOPK_WARMUP_DENSITY=1, 0.25\nDISABLE=yes\n",
+        "words": "METHOD=onebit_adam\nCOMPRESSOR=onebit\nTRANSPORT_NAME=mpi\nLOG=debug\n",
+        "misspelt": "TOPK_DENSTY=0.01\n=\nSEED\n",
+    }
+    for name, text in environment.items():
+        write("config_environment", name, text.rstrip("\n").encode())
+
+
+if __name__ == "__main__":
+    golden_seeds()
+    hostile_seeds()
+    frame_seeds()
+    announcement_seeds()
+    settings_seeds()
