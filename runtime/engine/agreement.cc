@@ -59,7 +59,7 @@ absl::StatusOr<Announcement> ParseAnnouncement(wire::Bytes bytes) {
   a.testing = (flags & kTesting) != 0;
   a.freeze = (flags & kFreeze) != 0;
   if (!reader.ok() || magic != kMagic || intent < static_cast<uint32_t>(Intent::kConfigure) ||
-      intent > static_cast<uint32_t>(Intent::kClose) || (flags & ~(kTesting | kFreeze)) != 0 ||
+      intent > static_cast<uint32_t>(kLastIntent) || (flags & ~(kTesting | kFreeze)) != 0 ||
       reader.remaining() > kMostSubmitted) {
     return absl::DataLossError("a message that is no announcement came where one was due");
   }

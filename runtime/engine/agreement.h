@@ -35,6 +35,7 @@ enum class Intent : uint32_t {
   kSaveState = 5,
   kLoadState = 6,
 };
+inline constexpr Intent kLastIntent = Intent::kLoadState;  // a greater one is refused
 
 struct Announcement {
   Intent intent = Intent::kSettle;

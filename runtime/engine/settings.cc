@@ -99,7 +99,7 @@ void Engine::ApplyMask(Tensor* tensor) {
   });
   std::map<std::string, uint64_t, std::less<>> counters;
   tensor->method->VisitCounters(
-      [&](std::string_view name, uint64_t* value) { counters[std::string(name)] = *value; });
+      [&](std::string_view name, const uint64_t* value) { counters[std::string(name)] = *value; });
 
   tensor->worker_state.clear();  // of the old size
   tensor->server_state.clear();

@@ -55,8 +55,10 @@ TEST(Announcement, RefusesWrongLengths) {
 }
 
 TEST(Announcement, RefusesForeignMagicIntentAndFlags) {
-  for (const auto& [at, value] :
-       {std::pair<size_t, uint32_t>{0, 0x41525255}, {kIntentAt, 0}, {kIntentAt, 5}, {kFlagsAt, 4}}) {
+  for (const auto& [at, value] : {std::pair<size_t, uint32_t>{0, 0x41525255},
+                                  {kIntentAt, 0},
+                                  {kIntentAt, static_cast<uint32_t>(kLastIntent) + 1},
+                                  {kFlagsAt, 4}}) {
     std::vector<std::byte> bytes = Sample();
     wire::Store(bytes.data() + at, value);
     ExpectRefused(bytes);

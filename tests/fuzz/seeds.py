@@ -108,7 +108,7 @@ def announcement_seeds():
     write("announcement", "configure", announcement(1, 0, b""))
     write("announcement", "settle", announcement(2, 1, b"\xff\x0f\x00"))
     write("announcement", "step", announcement(3, 2, b""))
-    write("announcement", "no_intent", announcement(5, 0, b""))
+    write("announcement", "no_intent", announcement(99, 0, b""))
 
 
 def settings_seeds():
