@@ -63,7 +63,7 @@ int Run(const std::string& transport, const std::string& fault, const std::strin
   const bool culprit = (*group)->rank() == (*group)->size() - 1;
   if (culprit && fault == "kill") raise(SIGKILL);
   if (culprit && fault == "silence") {
-    sleep(8);  // outlives the others' patience
+    sleep(9);  // outlives the others' patience
     _exit(0);
   }
   OperationOr doomed = job.Start(operation);
@@ -72,14 +72,17 @@ int Run(const std::string& transport, const std::string& fault, const std::strin
     status = (*group)->Barrier().status();
   } else {
     // A dead rank is found long before this patience ends; a silent one by its end alone.
-    const milliseconds patience = fault == "kill" ? milliseconds(60000) : milliseconds(1500);
+    const milliseconds patience = fault == "kill" ? milliseconds(60000) : milliseconds(2500);
     status = doomed.ok() ? (*doomed)->Wait(patience) : doomed.status();
   }
   const bool again = (*group)->Barrier().status() == status;
   // One write, so that the ranks' lines do not mix.
   const std::string line = "survivor " + std::to_string((*group)->rank()) + ": " + status.ToString() +
                            (again ? " [stays broken]" : "") + "\n";
-  return write(STDOUT_FILENO, line.data(), line.size()) < 0 ? 1 : 0;
+  const bool written = write(STDOUT_FILENO, line.data(), line.size()) >= 0;
+  // A slower survivor must not find this one gone before it has found the culprit.
+  if (fault != "abandon") sleep(3);
+  return written ? 0 : 1;
 }
 
 }  // namespace

@@ -45,7 +45,7 @@ TEST(MpiFault, SilentRankIsNamed) {
     const std::string output = Survivors("silence", operation);
     for (const char* rank : {"0", "1", "2"}) {
       EXPECT_THAT(output, ContainsRegex(std::string("survivor ") + rank +
-                                        ": DEADLINE_EXCEEDED: no message for 1500 ms from "
+                                        ": DEADLINE_EXCEEDED: no message for 2500 ms from "
                                         "[^\n]*rank 3 [^\n]*stays broken"));
     }
   }
