@@ -56,7 +56,7 @@ std::vector<std::byte> SaveTensor(const wire::PlanRow& configured, int rank, int
   saved.configured = configured;
   saved.applied = tensor->applied;
   saved.exchanges = tensor->exchanges;
-  tensor->method->VisitCounters([&](std::string_view name, uint64_t* value) {
+  tensor->method->VisitCounters([&](std::string_view name, const uint64_t* value) {
     saved.counters.push_back({.name = std::string(name), .value = *value});
   });
   const auto add = [&](std::string_view name, wire::MemoryRole role, std::vector<float>* values) {
