@@ -20,11 +20,9 @@ absl::Status BatchRunner::Run(const BatchContext& context, absl::Span<const Call
     // A job that never calls terse_step stays at step 0; there the tensor's own exchanges are the steps.
     const uint64_t step = std::max(context.step, tensor->applied);
     item.params = tensor->method->Params(step, tensor->row.params);
-    const bool by_plan = tensor->row.exchange == wire::Exchange::kDense ||
-                         tensor->row.exchange == wire::Exchange::kDeterministicDense;
     // Nothing to select: dense is exact at half the bytes, and DGC's masking would clear all of u.
     const bool everything = tensor->codec->kind() == Kind::kGather && item.params.density >= 1.0;
-    if (by_plan || everything || tensor->method->WantsDense(context.step)) {
+    if (IsDense(tensor->row.exchange) || everything || tensor->method->WantsDense(context.step)) {
       dense.push_back(item);
     } else if (tensor->row.exchange == wire::Exchange::kAllGather) {
       gathered.push_back(item);

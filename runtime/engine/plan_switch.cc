@@ -8,14 +8,11 @@
 #include "absl/strings/str_cat.h"
 #include "compressors/registry.h"
 #include "proto/wire/text.h"
+#include "runtime/controller/policy/static_policy.h"
 #include "runtime/engine/engine.h"
 
 namespace terse::engine {
 namespace {
-
-bool IsDense(wire::Exchange exchange) {
-  return exchange == wire::Exchange::kDense || exchange == wire::Exchange::kDeterministicDense;
-}
 
 bool Fits(const Compressor& codec, wire::Exchange exchange) {
   if (codec.codec() == wire::Codec::kNone) return IsDense(exchange);
@@ -28,11 +25,6 @@ bool Fits(const Compressor& codec, wire::Exchange exchange) {
       return exchange == wire::Exchange::kLowRank;
   }
   return false;
-}
-
-bool Fits(wire::Method method, wire::Codec codec) {
-  if (method == wire::Method::kAllreduce || codec == wire::Codec::kNone) return true;
-  return codec == (method == wire::Method::kDgc ? wire::Codec::kTopK : wire::Codec::kOneBit);
 }
 
 }  // namespace
@@ -48,7 +40,8 @@ absl::Status Engine::CheckRow(const Tensor& tensor, const wire::PlanRow& row) co
   if (!Fits(*codec, row.exchange)) {
     return error("codec ", codec_name, " does not go by ", wire::View(wire::Name(row.exchange)));
   }
-  if (!Fits(config_.method, row.codec)) {
+  if (config_.method != wire::Method::kAllreduce && row.codec != wire::Codec::kNone &&
+      row.codec != policy::CodecOf(config_)) {
     return error("codec ", codec_name, " does not go with method ", wire::View(wire::Name(config_.method)));
   }
   if (codec->kind() == Kind::kGather && tensor.elements > std::numeric_limits<uint32_t>::max()) {

@@ -98,6 +98,10 @@ struct Tensor {
   }
 };
 
+inline bool IsDense(wire::Exchange exchange) {
+  return exchange == wire::Exchange::kDense || exchange == wire::Exchange::kDeterministicDense;
+}
+
 // Ends what the tensor's last exchange left open: returns what was not applied to the residuals (all of
 // it when the result was withheld) and commits the method's state.
 absl::Status ResolvePending(Tensor* tensor, double applied);

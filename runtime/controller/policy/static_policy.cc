@@ -33,18 +33,6 @@ std::optional<std::string> ReasonForDense(const wire::Config& config, wire::Code
   return std::nullopt;
 }
 
-wire::Codec CodecOf(const wire::Config& config) {
-  switch (config.method) {
-    case wire::Method::kDgc:
-      return wire::Codec::kTopK;
-    case wire::Method::kOneBitAdam:
-      return wire::Codec::kOneBit;
-    case wire::Method::kAllreduce:
-      break;
-  }
-  return config.compressor;
-}
-
 wire::CodecParams ParamsOf(const wire::Config& config, wire::Codec codec) {
   wire::CodecParams params;
   params.density = config.method == wire::Method::kDgc ? config.dgc.density : config.topk.density;
@@ -68,6 +56,18 @@ wire::Exchange ExchangeOf(wire::Codec codec) {
 }
 
 }  // namespace
+
+wire::Codec CodecOf(const wire::Config& config) {
+  switch (config.method) {
+    case wire::Method::kDgc:
+      return wire::Codec::kTopK;
+    case wire::Method::kOneBitAdam:
+      return wire::Codec::kOneBit;
+    case wire::Method::kAllreduce:
+      break;
+  }
+  return config.compressor;
+}
 
 bool GlobMatch(std::string_view pattern, std::string_view name) {
   // Greedy with one point to come back to: linear in practice and never exponential.

@@ -28,6 +28,9 @@ struct TensorInfo {
 // which, with the numbers.
 wire::PlanRow StaticRow(const wire::Config& config, int world_size, const TensorInfo& tensor);
 
+// The codec of tensors that are compressed: what the method always uses, or for allreduce the configured one.
+wire::Codec CodecOf(const wire::Config& config);
+
 // Shell pattern over the whole name: '*' any run, '?' any one character, nothing else is special.
 bool GlobMatch(std::string_view pattern, std::string_view name);
 
