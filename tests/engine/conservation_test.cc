@@ -201,6 +201,7 @@ TEST_P(Conservation, HoldsAtEveryStepUnderRandomPlans) {
       taken.applied = fate == 0 ? 0.0 : fate == 1 ? 0.25 : fate == 2 ? 0.7 : 1.0;
       taken.dense =
           engine.row(*id).codec == wire::Codec::kNone ||
+          2 * engine.step() < static_cast<uint64_t>(config.dgc.warmup_steps) ||  // density 1
           (config.method == wire::Method::kOneBitAdam && (!ledger.Flag("frozen") || ledger.Flag("draining")));
       taken.out.resize(kN);
       const std::vector<float>& own = taken.gradients[static_cast<size_t>(engine.rank())];
