@@ -232,7 +232,8 @@ std::vector<ConfigKey> MakeRows() {
       Numbers<kFraction, &C::topk, &C::TopK::warmup_density>(
           "topk.warmup_density", "densities of the warm-up, each for an equal share of its steps"),
 
-      Integer<kBits, &C::quantize, &C::Quantize::bits>("quantize.bits", "bits per element"),
+      Integer<kBits, &C::quantize, &C::Quantize::bits>(
+          "quantize.bits", "bits per element; with error feedback 2 at least, as residuals of 1 bit grow"),
       Integer<kQuantizeBlock, &C::quantize, &C::Quantize::block>("quantize.block",
                                                                  "elements that share a span"),
       Choice<kRoundings, &C::quantize, &C::Quantize::rounding>(

@@ -40,6 +40,8 @@ absl::Status ResolvePending(Tensor* tensor, double applied) {
                        : (1.0f - back) * tensor->server_residual[i] + back * pending.server_before[i];
     }
   }
+  // An exchange that fails before its second compression must not find that of the one before.
+  pending.server_before.clear();
   tensor->method->Resolve(applied);
   const absl::Span<float> kept = tensor->method->excess();
   for (const Excess& excess : pending.excess) kept[excess.at] += static_cast<float>(applied) * excess.value;

@@ -118,7 +118,7 @@ TEST(LossScale, ChangesNothingButRounding) {
   for (const char* yaml : kConfigurations) {
     if (std::strstr(yaml, "topk") != nullptr || std::strstr(yaml, "dgc") != nullptr ||
         std::strstr(yaml, "onebit") != nullptr) {
-      continue;  // a rounding may decide which element is sent, or a sign: residual_test compares those
+      continue;  // a rounding may decide which element is sent, or a sign: every_method_test compares those
                  // exactly
     }
     SCOPED_TRACE(yaml);

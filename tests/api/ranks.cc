@@ -12,6 +12,11 @@
 #include <thread>
 
 namespace terse::testing {
+namespace {
+
+constexpr char kCompressAll[] = "\nmin_elements: 1\nexclude: []\n";
+
+}  // namespace
 
 std::string UniqueHub() {
   static std::atomic<int> next = 0;
@@ -127,7 +132,7 @@ const std::vector<CodecCase>& CodecCases() {
         {"powersgd", "compressor: powersgd", 1.0, 1e-5},
         {"powersgd_averaged", "compressor: powersgd\npowersgd: {rank: 2, error: averaged}", 1.0, 1e-5},
     };
-    for (CodecCase& codec : all) codec.yaml += "\nmin_elements: 1\nexclude: []\n";
+    for (CodecCase& codec : all) codec.yaml += kCompressAll;
     return all;
   }());
   return cases;
@@ -136,5 +141,45 @@ const std::vector<CodecCase>& CodecCases() {
 std::vector<CodecCase> CodecCasesWithMemory() { return {CodecCases().begin() + 1, CodecCases().end()}; }
 
 void PrintTo(const CodecCase& codec, std::ostream* out) { *out << codec.name; }
+
+const std::vector<MethodCase>& MethodCases() {
+  static const auto& cases = *new std::vector<MethodCase>([] {
+    std::vector<MethodCase> all;
+    for (const CodecCase& codec : CodecCases()) all.push_back({codec.name, codec.yaml});
+    const auto add = [&](const std::string& name, const std::string& yaml) {
+      all.push_back({name, yaml + kCompressAll});
+    };
+    const std::string quantize = "compressor: quantize\nquantize: {";
+    add("quantize1", quantize + "bits: 1}");
+    add("quantize1_stochastic",
+        quantize + "bits: 1, block: 64, rounding: stochastic}\nerror_feedback: false");
+    add("quantize4_max", quantize + "span: max}");
+    add("quantize4_l2", quantize + "span: l2, block: 48, rounding: stochastic}");
+    add("quantize2_stochastic", quantize + "bits: 2, rounding: stochastic}");
+    add("quantize8_stochastic", quantize + "bits: 8, rounding: stochastic}");
+    add("onebit_l1_blocks", "compressor: onebit\nonebit: {scale: l1, block: 64}");
+    add("topk_bf16", "compressor: topk\ntopk: {density: 0.05, index: u32, values: bf16}");
+    add("sum", "reduce: sum\ncompressor: quantize");
+    add("no_feedback", "error_feedback: false\ncompressor: onebit");
+    add("topk_warmup", "compressor: topk\ntopk: {density: 0.01, warmup_steps: 16}");
+    const std::string dgc = "method: dgc\ncompressor: topk\ndgc: {density: 0.02, ";
+    add("dgc", dgc + "momentum: 0.9}");
+    add("dgc_nesterov", dgc + "nesterov: true}");
+    add("dgc_unmasked", dgc + "masking: false}");
+    add("dgc_warmup", dgc + "warmup_steps: 16, warmup_density: [1.0, 0.25, 0.05]}");
+    add("dgc_clipped", dgc + "clip: 0.5}");
+    add("dgc_sampled_fp16", dgc + "momentum: 0.9}\ntopk: {selection: sampled, values: fp16}");
+    const std::string adam = "method: onebit_adam\ncompressor: onebit\nadam: {";
+    add("adam_warmup", adam + "freeze: 100}");
+    add("adam_frozen", adam + "freeze: 5}");
+    add("adam_across_freeze", adam + "freeze: 14}");
+    add("adam_auto", adam + "beta2: 0.9, freeze: auto}");
+    add("adam_auto_corrected", adam + "beta2: 0.8, freeze: auto, bias_correction: true}");
+    return all;
+  }());
+  return cases;
+}
+
+void PrintTo(const MethodCase& method, std::ostream* out) { *out << method.name; }
 
 }  // namespace terse::testing

@@ -70,6 +70,15 @@ const std::vector<CodecCase>& CodecCases();
 std::vector<CodecCase> CodecCasesWithMemory();
 void PrintTo(const CodecCase& codec, std::ostream* out);
 
+// A method with a codec and parameters; all tensors are compressed, whatever their size and name.
+struct MethodCase {
+  std::string name;
+  std::string yaml;
+};
+// Every compressor, and every method in each of its stages and forms.
+const std::vector<MethodCase>& MethodCases();
+void PrintTo(const MethodCase& method, std::ostream* out);
+
 }  // namespace terse::testing
 
 #endif  // TERSE_TESTS_API_RANKS_H_

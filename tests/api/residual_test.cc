@@ -160,28 +160,6 @@ TEST_P(EveryMemory, NonFiniteGradientOfAStepCalledAppliedLosesNothing) {
   EXPECT_LE(Train(GetParam().yaml, steps).error(), GetParam().drained_error);
 }
 
-TEST_P(EveryMemory, LossScaleOfAPowerOfTwoChangesNoBit) {
-  std::vector<Vector> runs[2];
-  for (const bool scaled : {false, true}) {
-    RunRanksOk(kSize, GetParam().yaml, [&](Group& group, int rank) {
-      const TensorId tensor = group.Register("weight", MatrixShape(kN));
-      Vector out(kN);
-      for (int i = 0; i < 12; ++i) {
-        // The scale changes on the way, as a loss scaler's does; what is kept must not notice.
-        const float scale = !scaled ? 1 : i < 6 ? 65536.0f : 1024.0f;
-        group.SetLossScale(scale);
-        Vector gradient = Gradient(i)(rank);
-        for (float& value : gradient) value *= scale;
-        group.Allreduce(tensor, gradient.data(), out.data());
-        group.Step(i % 4 == 3 ? 0 : 1);
-        for (float& value : out) value /= scale;
-        if (rank == 0) runs[scaled].push_back(out);
-      }
-    });
-  }
-  for (size_t i = 0; i < runs[0].size(); ++i) EXPECT_TRUE(SameBits(runs[0][i], runs[1][i])) << "step " << i;
-}
-
 TEST(Residual, WithoutErrorFeedbackItIsLost) {
   // The other side of the tests above: they can fail.
   std::vector<Step> steps;

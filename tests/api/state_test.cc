@@ -109,39 +109,8 @@ void ExpectResumes(const std::string& path, const std::string& yaml, int save_at
   }
 }
 
-struct MethodCase {
-  std::string name;
-  std::string yaml;
-};
-void PrintTo(const MethodCase& method, std::ostream* out) { *out << method.name; }
-
-std::vector<MethodCase> ResumeCases() {
-  std::vector<MethodCase> cases;
-  for (const CodecCase& codec : CodecCases()) cases.push_back({codec.name, codec.yaml});
-  const auto add = [&](const std::string& name, const std::string& yaml) {
-    cases.push_back({name, yaml + kAll});
-  };
-  add("sum", "reduce: sum\ncompressor: quantize");
-  add("no_feedback", "error_feedback: false\ncompressor: onebit");
-  add("topk_warmup", "compressor: topk\ntopk: {density: 0.01, warmup_steps: 16}");
-  const std::string dgc = "method: dgc\ncompressor: topk\ndgc: {density: 0.02, ";
-  add("dgc", dgc + "momentum: 0.9}");
-  add("dgc_nesterov", dgc + "nesterov: true}");
-  add("dgc_unmasked", dgc + "masking: false}");
-  add("dgc_warmup", dgc + "warmup_steps: 16, warmup_density: [1.0, 0.25, 0.05]}");
-  add("dgc_clipped", dgc + "clip: 0.5}");
-  add("dgc_sampled_fp16", dgc + "momentum: 0.9}\ntopk: {selection: sampled, values: fp16}");
-  const std::string adam = "method: onebit_adam\ncompressor: onebit\nadam: {";
-  add("adam_warmup", adam + "freeze: 100}");
-  add("adam_frozen", adam + "freeze: 5}");
-  add("adam_across_freeze", adam + "freeze: 14}");
-  add("adam_auto", adam + "beta2: 0.9, freeze: auto}");
-  add("adam_auto_corrected", adam + "beta2: 0.8, freeze: auto, bias_correction: true}");
-  return cases;
-}
-
 class Resume : public StateTest, public ::testing::WithParamInterface<MethodCase> {};
-INSTANTIATE_TEST_SUITE_P(State, Resume, ::testing::ValuesIn(ResumeCases()),
+INSTANTIATE_TEST_SUITE_P(State, Resume, ::testing::ValuesIn(MethodCases()),
                          [](const auto& instance) { return instance.param.name; });
 
 TEST_P(Resume, IsBitIdenticalToTheUnbrokenRun) {
@@ -152,7 +121,7 @@ TEST_P(Resume, IsBitIdenticalToTheUnbrokenRun) {
 }
 
 TEST_F(StateTest, OneRankResumes) {
-  for (const MethodCase& method : ResumeCases()) {
+  for (const MethodCase& method : MethodCases()) {
     SCOPED_TRACE(method.name);
     ExpectResumes(Path(), method.yaml, 12, 24, true, 1);
   }

@@ -26,6 +26,12 @@ CodecCase OneBitCase(wire::ScaleNorm norm, uint32_t block) {
   return test_case;
 }
 
+double NormOf(const std::vector<float>& values) {
+  double squares = 0;
+  for (const float x : values) squares += double{x} * x;
+  return std::sqrt(squares);
+}
+
 float ScaleOf(const std::vector<std::byte>& payload, size_t index = 0) {
   return wire::Load<float>(payload.data() + index * sizeof(float));
 }
@@ -163,15 +169,32 @@ TEST(OneBit, ZeroDecodesAsPlusZero) {
   }
 }
 
-TEST(OneBit, ErrorOfAConstantSpikeStaysBounded) {
-  // The reference's figure (section 1): one-hot of 1024, 2000 rounds, L2: norm 31.
-  Tensor tensor(OneBitCase(wire::ScaleNorm::kL2, 0), 1024);
-  std::vector<float> input(1024);
-  input[17] = 1.0f;
-  for (int round = 0; round < 2000; ++round) tensor.Encode(input);
-  double squares = 0;
-  for (const float x : tensor.residual()) squares += double{x} * x;
-  EXPECT_NEAR(std::sqrt(squares), 31.0, 1.0);
+// The reference's figures (onebit_adam.md, section 1): one-hot of 1024, 2000 rounds: norm 31 with L2, 501
+// with L1.
+TEST(OneBit, ErrorOfAConstantSpikeIsThatOfTheReference) {
+  for (const auto& [norm, expected] :
+       {std::pair(wire::ScaleNorm::kL2, 31.0), {wire::ScaleNorm::kL1, 501.0}}) {
+    Tensor tensor(OneBitCase(norm, 0), 1024);
+    std::vector<float> input(1024);
+    input[17] = 1.0f;
+    for (int round = 0; round < 2000; ++round) tensor.Encode(input);
+    EXPECT_NEAR(NormOf(tensor.residual()), expected, 1.0);
+  }
+}
+
+// Section 1: error^2 = 2 |u|^2 (1 - |u|_1 / (sqrt(d) |u|)) with L2. With L1 it is |u|^2 - |u|_1^2 / d.
+TEST(OneBit, OneShotErrorIsThatOfTheFormula) {
+  const std::vector<float> u = Normal(1000, 3);
+  double sum = 0;
+  for (const float x : u) sum += std::fabs(x);
+  const double norm = NormOf(u);
+  Tensor l2(OneBitCase(wire::ScaleNorm::kL2, 0), u.size());
+  l2.Encode(u);
+  EXPECT_NEAR(std::pow(NormOf(l2.residual()), 2), 2 * norm * norm * (1 - sum / (std::sqrt(1000.0) * norm)),
+              1e-3);
+  Tensor l1(OneBitCase(wire::ScaleNorm::kL1, 0), u.size());
+  l1.Encode(u);
+  EXPECT_NEAR(std::pow(NormOf(l1.residual()), 2), norm * norm - sum * sum / 1000, 1e-3);
 }
 
 TEST(OneBit, IsAThirtiethOfDense) {

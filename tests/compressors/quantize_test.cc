@@ -45,6 +45,15 @@ std::vector<int> CodesOf(const Tensor& tensor, size_t n, uint32_t bits) {
   return codes;
 }
 
+// The codes as other implementations print them: one after the other, the least significant bit first.
+std::vector<int> PrintedBytes(const std::vector<int>& codes, int bits) {
+  std::vector<int> bytes((codes.size() * static_cast<size_t>(bits) + 7) / 8);
+  for (size_t i = 0, at = 0; i < codes.size(); ++i) {
+    for (int bit = 0; bit < bits; ++bit, ++at) bytes[at / 8] |= ((codes[i] >> bit) & 1) << (at % 8);
+  }
+  return bytes;
+}
+
 double NormOf(const std::vector<float>& values) {
   double squares = 0;
   for (const float x : values) squares += double{x} * x;
@@ -60,12 +69,73 @@ TEST(Quantize, ReproducesTheWorkedExample) {
   EXPECT_EQ(HeaderOf(two.payloads()[0]).minimum, -1.0f);
   EXPECT_EQ(HeaderOf(two.payloads()[0]).unit, 1.0f);
   EXPECT_THAT(CodesOf(two, 8, 2), ElementsAre(0, 1, 1, 2, 2, 3, 1, 0));
+  EXPECT_THAT(PrintedBytes(CodesOf(two, 8, 2), 2), ElementsAre(0x94, 0x1e));
   EXPECT_NEAR(NormOf(two.residual()), 0.681909, 1e-6);
 
   Tensor three(QuantizeCase(3, 16), x.size());
   three.Encode(x);
   EXPECT_EQ(HeaderOf(three.payloads()[0]).unit, 220.0f / 512.0f);
   EXPECT_THAT(CodesOf(three, 8, 3), ElementsAre(0, 1, 3, 4, 4, 7, 3, 1));
+  EXPECT_THAT(PrintedBytes(CodesOf(three, 8, 3), 3), ElementsAre(0xc8, 0xc8, 0x2f));
+  std::vector<float> error = x;  // at the reference's own unit
+  for (size_t i = 0; i < x.size(); ++i)
+    error[i] -= -1 + 3.0f / 7 * static_cast<float>(CodesOf(three, 8, 3)[i]);
+  EXPECT_NEAR(NormOf(error), 0.380252, 1e-6);
+}
+
+// Reference: lgreco.md section 6: the sum over blocks of n R^2 / (12 (2^b - 1)^2) to nearest, twice that
+// stochastic, R being a block's range. Evenly spread elements, so that no level is special.
+TEST(Quantize, SquaredErrorIsThatOfTheRange) {
+  const size_t n = 65536;
+  std::vector<float> x(n);
+  for (size_t i = 0; i < n; ++i)
+    x[i] = static_cast<float>(std::fmod(static_cast<double>(i) * 0.618033988749895, 1.0));
+  for (const uint32_t bits : {2u, 4u, 8u}) {
+    for (const wire::Rounding rounding : {wire::Rounding::kNearest, wire::Rounding::kStochastic}) {
+      Tensor tensor(QuantizeCase(bits, 4096, rounding), n);
+      tensor.Encode(x);
+      const double unit = HeaderOf(tensor.payloads()[0]).unit;
+      EXPECT_NEAR(unit, 1.0 / ((1 << bits) - 1), unit / 100);
+      const double expected = n * unit * unit / (rounding == wire::Rounding::kNearest ? 12 : 6);
+      EXPECT_NEAR(std::pow(NormOf(tensor.residual()), 2), expected, 0.03 * expected) << bits;
+    }
+  }
+}
+
+// An error is at most half a unit to nearest, and a unit stochastic; a unit is the range over 2^b - 1. So the
+// range of what waits is at most q = 1/(2^b - 1) (2/(2^b - 1)) of that of gradient and residual, and stays
+// below q/(1 - q) of the gradients' whatever happens. With one bit q is 1 (2): no bound.
+TEST(Quantize, ErrorFeedbackContractsFromTwoBitsOn) {
+  const size_t n = 4096;
+  const auto range = [](const std::vector<float>& values) {
+    const auto [low, high] = std::minmax_element(values.begin(), values.end());
+    return double{*high} - double{*low};
+  };
+  std::vector<std::vector<float>> gradients;
+  double most = 0;
+  for (uint32_t step = 0; step < 500; ++step) {
+    gradients.push_back(Normal(n, step));
+    most = std::max(most, range(gradients.back()));
+  }
+  for (const wire::Rounding rounding : {wire::Rounding::kNearest, wire::Rounding::kStochastic}) {
+    for (const uint32_t bits : {1u, 2u, 3u, 4u, 8u}) {
+      for (const uint32_t block : {64u, 512u, 4096u}) {
+        Tensor tensor(QuantizeCase(bits, block, rounding), n);
+        // A unit is rounded up to a bfloat16.
+        const double q =
+            (rounding == wire::Rounding::kNearest ? 1.0 : 2.0) / ((1 << bits) - 1) * (1 + 0x1p-6);
+        double ratio = 0;
+        for (uint32_t step = 0; step < gradients.size() && ratio < 1e6; ++step) {
+          tensor.Encode(gradients[step], {.step = step});
+          ratio = NormOf(tensor.residual()) / NormOf(gradients[step]);
+          ASSERT_TRUE(bits == 1 || range(tensor.residual()) <= q / (1 - q) * most)
+              << bits << " bits, block " << block << ", step " << step;
+        }
+        EXPECT_TRUE(bits > 1 || ratio > 10) << "docs/compressors.md has the figures of block " << block;
+        EXPECT_TRUE(bits == 1 || ratio < 2) << bits << " bits, block " << block;
+      }
+    }
+  }
 }
 
 TEST(Quantize, StochasticErrorIsThatOfTheReference) {
@@ -216,6 +286,12 @@ TEST(Quantize, FourBitsAreAnEighthOfDense) {
   EXPECT_LE(static_cast<double>(QuantizeCompressor().MaxPayloadBytes(test_case.params, n)) * 7.7, n * 4.0);
   // 32 bits of header for 512 codes.
   EXPECT_EQ(QuantizeCompressor().MaxPayloadBytes(test_case.params, 512), 4u + 256u);
+  // The reference's sizes (lgreco.md section 7) with half its header: a bfloat16 each, for minimum and unit.
+  EXPECT_EQ(QuantizeCompressor().MaxPayloadBytes(QuantizeCase(4, 512).params, 1000), 2 * 4u + 512);
+  EXPECT_EQ(QuantizeCompressor().MaxPayloadBytes(QuantizeCase(4, 128).params, 1'000'000),
+            7813 * 4u + 500'032);
+  EXPECT_EQ(QuantizeCompressor().MaxPayloadBytes(QuantizeCase(4, 1024).params, 1'000'000),
+            977 * 4u + 500'032);
 }
 
 // docs/decisions/0015: where the gain is at most 1/2, what is left behind of gradients of norm 1 stays within

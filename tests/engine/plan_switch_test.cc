@@ -7,6 +7,7 @@
 #include <random>
 
 #include "gmock/gmock.h"
+#include "tests/engine/plans.h"
 #include "tests/engine/ranks.h"
 
 namespace terse::engine {
@@ -15,52 +16,6 @@ namespace {
 using ::testing::HasSubstr;
 
 constexpr size_t kN = 700;
-
-wire::PlanRow Dense() {
-  wire::PlanRow row;
-  row.codec = wire::Codec::kNone;
-  row.exchange = wire::Exchange::kDense;
-  row.error_feedback = false;
-  return row;
-}
-
-wire::PlanRow Compressed(wire::Codec codec) {
-  wire::PlanRow row;
-  row.codec = codec;
-  row.exchange = codec == wire::Codec::kTopK       ? wire::Exchange::kAllGather
-                 : codec == wire::Codec::kPowerSgd ? wire::Exchange::kLowRank
-                                                   : wire::Exchange::kScatterReduceAllGather;
-  if (codec == wire::Codec::kOneBit) row.params.block = 0;
-  return row;
-}
-
-wire::Plan PlanOf(uint32_t version, uint64_t step, std::vector<wire::PlanRow> rows) {
-  for (size_t i = 0; i < rows.size(); ++i) rows[i].tensor = static_cast<uint32_t>(i);
-  return {.version = version, .activation_step = step, .rows = std::move(rows)};
-}
-
-// Any codec with any of its parameters, or dense.
-wire::PlanRow RandomRow(wire::Method method, std::mt19937* random) {
-  const auto below = [random](uint32_t n) { return static_cast<uint32_t>((*random)() % n); };
-  if (below(4) == 0) return Dense();
-  std::vector<wire::Codec> codecs = {wire::Codec::kTopK, wire::Codec::kOneBit, wire::Codec::kQuantize,
-                                     wire::Codec::kFp16, wire::Codec::kBf16,   wire::Codec::kPowerSgd};
-  if (method == wire::Method::kDgc) codecs = {wire::Codec::kTopK};
-  wire::PlanRow row = Compressed(codecs[below(static_cast<uint32_t>(codecs.size()))]);
-  row.params.density = 0.02 * (1 + below(10));
-  row.params.index = below(2) == 0 ? wire::IndexCoding::kU32 : wire::IndexCoding::kRice;
-  row.params.bits = 2 + below(7);
-  row.params.block = row.codec == wire::Codec::kOneBit ? 64 * below(3) : 64 << below(4);
-  row.params.rounding = below(2) == 0 ? wire::Rounding::kNearest : wire::Rounding::kStochastic;
-  row.params.span = static_cast<wire::QuantizeSpan>(below(3));
-  if (row.codec == wire::Codec::kQuantize && wire::QuantizeErrorGain(row.params) > 1) row.params.bits = 8;
-  row.params.selection = below(2) == 0 ? wire::SelectionRule::kExact : wire::SelectionRule::kSampled;
-  row.params.values = static_cast<wire::ValueFormat>(below(3));
-  row.params.rank = 1 + below(4);
-  row.params.error = below(2) == 0 ? wire::LowRankError::kLocal : wire::LowRankError::kAveraged;
-  row.params.scale = below(2) == 0 ? wire::ScaleNorm::kL2 : wire::ScaleNorm::kL1;
-  return row;
-}
 
 // Registers one tensor, runs 60 steps of random gradients under plans that change at random, some steps
 // skipped, some clipped; drains what waits with dense steps; and gives how far the sum of what was applied is
@@ -210,11 +165,28 @@ TEST(PlanSwitch, APlanThatDoesNotFitChangesNothing) {
     ASSERT_TRUE(engine.Adopt(PlanOf(1, 0, {good, good})).ok());
     EXPECT_FALSE(engine.Adopt(PlanOf(1, 0, {good, good})).ok()) << "a version is adopted once";
   });
-  RunRanks(1, TestConfig({{"method", "dgc"}}), [](Engine& engine) {
-    ASSERT_TRUE(engine.Register("a", wire::DType::kFloat32, {kN}).ok());
-    const absl::Status status = engine.Adopt(PlanOf(1, 0, {Compressed(wire::Codec::kQuantize)}));
-    EXPECT_THAT(std::string(status.message()), HasSubstr("does not go with method dgc"));
-  });
+}
+
+// The other methods have a codec of their own: a plan may change its parameters, or make a tensor dense.
+// (conservation_test runs all three methods under such plans.)
+TEST(PlanSwitch, AMethodsOwnCodecIsNotReplaced) {
+  for (const auto& [method, codec] :
+       {std::pair("dgc", wire::Codec::kTopK), std::pair("onebit_adam", wire::Codec::kOneBit)}) {
+    RunRanks(1, TestConfig({{"method", method}}), [method = method, own = codec](Engine& engine) {
+      ASSERT_TRUE(engine.Register("a", wire::DType::kFloat32, {kN}).ok());
+      uint32_t version = 0;
+      for (const wire::Codec other : {wire::Codec::kFp16, wire::Codec::kBf16, wire::Codec::kTopK,
+                                      wire::Codec::kOneBit, wire::Codec::kQuantize, wire::Codec::kPowerSgd}) {
+        const absl::Status status = engine.Adopt(PlanOf(++version, 0, {Compressed(other)}));
+        EXPECT_EQ(status.ok(), other == own) << status;
+        if (other == own) continue;
+        EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+        EXPECT_THAT(std::string(status.message()),
+                    HasSubstr(std::string("does not go with method ") + method));
+      }
+      EXPECT_TRUE(engine.Adopt(PlanOf(++version, 0, {Dense()})).ok());
+    });
+  }
 }
 
 }  // namespace

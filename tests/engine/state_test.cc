@@ -14,6 +14,7 @@
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "runtime/engine/state_files.h"
+#include "tests/engine/memories.h"
 #include "tests/engine/ranks.h"
 
 namespace terse::engine {
@@ -27,7 +28,6 @@ constexpr int64_t kColumns = 29;
 constexpr size_t kN = kRows * kColumns;
 
 using Settings = std::vector<std::pair<std::string, std::string>>;
-using Memories = std::map<std::string, std::vector<double>>;
 
 struct Case {
   std::string name;
@@ -82,54 +82,6 @@ void Train(Engine& engine, int first, int steps, std::vector<float>* last = null
   if (last != nullptr) *last = out;
 }
 
-// What the files of the newest save hold of tensor 0, in units of the result: own vectors weighted by
-// `weight` and summed, shards put in their places and summed into "pending" with the residuals, replicated
-// ones as they are.
-Memories Read(const std::string& directory, double weight) {
-  Memories memories;
-  const absl::StatusOr<std::vector<StateSave>> saves = ListSaves(directory);
-  EXPECT_TRUE(saves.ok() && saves->size() == 1 && saves->front().whole());
-  for (const uint32_t rank : saves->front().ranks) {
-    auto file = StateFileReader::Open(directory, saves->front().number, rank, saves->front().world_size);
-    EXPECT_TRUE(file.ok()) << file.status();
-    EXPECT_TRUE((*file)->Next(wire::StateSection::kConfig).ok());
-    EXPECT_TRUE((*file)->Next(wire::StateSection::kGroup).ok());
-    const absl::StatusOr<wire::Bytes> body = (*file)->Next(wire::StateSection::kTensor);
-    EXPECT_TRUE(body.ok()) << body.status();
-    const absl::StatusOr<wire::StateTensor> tensor = wire::ParseStateTensor(*body);
-    EXPECT_TRUE(tensor.ok()) << tensor.status();
-    for (const wire::StateTensor::Vector& vector : tensor->vectors) {
-      // A residual by any name waits together with what the owners of shards keep back.
-      const bool waits = vector.name != "u" && vector.role != wire::MemoryRole::kReplicated;
-      std::vector<double>& values = memories[waits ? "pending" : vector.name];
-      values.resize(kN);
-      const double a = vector.role == wire::MemoryRole::kOwn ? weight : 1.0;
-      for (size_t i = 0; i < vector.count(); ++i) {
-        const double x = wire::Load<float>(vector.values.data() + i * sizeof(float));
-        double& to = values[vector.begin + i];
-        to = vector.role == wire::MemoryRole::kReplicated ? x : to + a * x;
-      }
-    }
-    memories["applied"] = {static_cast<double>(tensor->applied)};
-    memories["exchanges"] = {static_cast<double>(tensor->exchanges)};
-    for (const wire::StateTensor::Counter& counter : tensor->counters) {
-      memories[counter.name] = {static_cast<double>(counter.value)};
-    }
-    if (!tensor->worker_state.empty()) {
-      std::vector<double>& state = memories["worker_state"];
-      state.clear();
-      for (const std::byte byte : tensor->worker_state) state.push_back(static_cast<double>(byte));
-    }
-  }
-  return memories;
-}
-
-double Norm(const std::vector<double>& values) {
-  double sum = 0;
-  for (const double x : values) sum += x * x;
-  return std::sqrt(sum);
-}
-
 class Resized : public ::testing::TestWithParam<Case> {
  protected:
   Resized() { fs::remove_all(path_); }
@@ -173,8 +125,8 @@ TEST_P(Resized, KeepsWhatWaitsAndGoesOn) {
       for (const float x : result) ASSERT_TRUE(std::isfinite(x));
     }
 
-    const Memories was = Read(old_path, mean ? 1.0 / before : 1.0);
-    const Memories is = Read(new_path, mean ? 1.0 / after : 1.0);
+    const Memories was = ReadMemories(old_path, mean ? 1.0 / before : 1.0);
+    const Memories is = ReadMemories(new_path, mean ? 1.0 / after : 1.0);
     for (const auto& [name, values] : was) {
       // With one rank there are no codecs and so none of their states.
       if (name == "worker_state" && after == 1) continue;
@@ -202,7 +154,7 @@ TEST(StateOfOneRank, DrainsWhatWaited) {
       Train(engine, 0, 8);
       ASSERT_TRUE(engine.SaveState(path).ok());
     });
-    const std::vector<double> pending = Read(path, 0.25).at("pending");
+    const std::vector<double> pending = ReadMemories(path, 0.25).at("pending");
     RunRanks(1, config, [&](Engine& engine) {
       ASSERT_TRUE(engine.Register("w", wire::DType::kFloat32, {kRows, kColumns}).ok());
       ASSERT_TRUE(engine.LoadState(path).ok());
@@ -231,7 +183,7 @@ TEST(StateOfOneRank, FrozenMomentumTakesTheWorkerErrorsIn) {
     Train(engine, 0, 8);
     ASSERT_TRUE(engine.SaveState(path).ok());
   });
-  const Memories before = Read(path, 0.5);
+  const Memories before = ReadMemories(path, 0.5);
   RunRanks(1, config, [&](Engine& engine) {
     ASSERT_TRUE(engine.Register("w", wire::DType::kFloat32, {kRows, kColumns}).ok());
     ASSERT_TRUE(engine.LoadState(path).ok());
@@ -244,12 +196,12 @@ TEST(StateOfOneRank, FrozenMomentumTakesTheWorkerErrorsIn) {
       ASSERT_TRUE(engine.Allreduce({{.tensor = 0, .send = zeros.data(), .recv = out.data()}}).ok());
       ASSERT_TRUE(engine.Step(1.0).ok());
       ASSERT_TRUE(engine.SaveState(path).ok());
-      const Memories now = Read(path, 1.0);
+      const Memories now = ReadMemories(path, 1.0);
       for (size_t i = 0; i < kN; ++i) entered[i] += now.at("m")[i] - 0.5 * m[i];
       m = now.at("m");
       if (!now.contains("pending")) break;
     }
-    EXPECT_FALSE(Read(path, 1.0).contains("pending")) << "the error is gone";
+    EXPECT_FALSE(ReadMemories(path, 1.0).contains("pending")) << "the error is gone";
     const std::vector<double>& pending = before.at("pending");
     for (size_t i = 0; i < kN; ++i) ASSERT_NEAR(entered[i], pending[i], 1e-5 * Norm(pending)) << i;
   });

@@ -17,6 +17,10 @@ _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _FOREIGN_LINK = re.compile(r"[a-z]+:")
 # A document that a comment or a message refers its reader to; "docs/decisions/0004" may leave out the rest.
 _MENTION = re.compile(r"\bdocs/[\w/.-]*\w")
+# In documents: `tests/methods/dgc_test.cc` `Suite.Name`, `Suite.Other`
+_QUOTED = re.compile(r"`([^`]+)`")
+_TEST_FILE = re.compile(r"tests/[\w/]+\.cc")
+_TEST_NAME = re.compile(r"([A-Z]\w*)\.([A-Z]\w*)")
 
 
 def lengths(root: Path) -> list[Problem]:
@@ -52,11 +56,13 @@ def licences(root: Path) -> list[Problem]:
 
 
 def links(root: Path) -> list[Problem]:
-    """Every relative link of a document, and every document that a source mentions, is there."""
+    """Every relative link of a document, every test that it names after its file, and every document that a
+    source mentions, is there."""
     problems = []
     for path in tree.files(root):
         if path.suffix == ".md":
             problems += _dead_links(root, path)
+            problems += _missing_tests(root, path)
         elif path.suffix in tree.HEADERS | tree.SOURCES | tree.TABLES | {".cmake", ".sh"}:
             problems += _dead_mentions(root, path)
     return problems
@@ -72,6 +78,20 @@ def _dead_links(root: Path, path: Path) -> Iterator[Problem]:
             where = target.split("#")[0]
             if where and not _FOREIGN_LINK.match(where) and not (root / path.parent / where).exists():
                 yield Problem(str(path), number, f"the link to '{target}' leads nowhere")
+
+
+def _missing_tests(root: Path, path: Path) -> Iterator[Problem]:
+    for number, line in enumerate(tree.lines(root, path), start=1):
+        source = None
+        for quoted in _QUOTED.findall(line):
+            if _TEST_FILE.fullmatch(quoted):
+                file = root / quoted
+                source = file.read_text(encoding="utf-8") if file.exists() else None
+                if source is None:
+                    yield Problem(str(path), number, f"'{quoted}' is not there")
+            elif source is not None and (name := _TEST_NAME.fullmatch(quoted)):
+                if not re.search(rf"^TEST(_F|_P)?\({name[1]}, {name[2]}\)", source, re.MULTILINE):
+                    yield Problem(str(path), number, f"there is no test '{quoted}' in the file named before it")
 
 
 def _dead_mentions(root: Path, path: Path) -> Iterator[Problem]:

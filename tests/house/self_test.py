@@ -148,6 +148,15 @@ class FilesTest(TreeTest):
         self.write("a.h", "//\n// Keys are described in docs/none.md.\n")
         self.assert_one(files.links(self.root), "a.h", 2, "docs/none.md")
 
+    def test_tests_that_a_document_names(self) -> None:
+        self.write("tests/a_test.cc", "TEST(One, Holds) {}\nTEST_P(Two, Holds) {}\n")
+        self.write("docs/more.md", "`tests/a_test.cc` `One.Holds`, `Two.Holds`\n`Other.Word`\n")
+        self.assertEqual(files.links(self.root), [])
+        self.write("docs/more.md", "\n`tests/a_test.cc` `One.Hold`\n")
+        self.assert_one(files.links(self.root), "docs/more.md", 2, "One.Hold")
+        self.write("docs/more.md", "`tests/b_test.cc` `One.Holds`\n")
+        self.assert_one(files.links(self.root), "docs/more.md", 1, "b_test.cc")
+
     def test_what_was_built_is_not_checked(self) -> None:
         self.write("build/release/generated.cc", "int x;\n" * 1000)
         self.write("build-old/generated.cc", "int x;\n" * 1000)
