@@ -26,7 +26,7 @@ inline constexpr size_t kMostElements = 4096;
 struct CodecInput {
   terse::testing::CodecCase test_case;
   uint32_t repetitions = 0;  // x of the choices
-  size_t extent = 0;  // at most kMostElements
+  size_t extent = 0;         // at most kMostElements
   wire::Bytes rest;
 };
 

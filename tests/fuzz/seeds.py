@@ -120,7 +120,7 @@ def state_sections(file):
         at += 16 + size + 4
 
 
-def state_tensor(codec, exchange, counters=(), vectors=(), worker_state=b""):
+def state_tensor(codec, exchange, counters=(), vectors=(), worker_state=b"", unit=0.5):
     """A tensor's section, 6 x 4; vectors are (name, role, elements), their checksums are the target's affair."""
 
     def text(string):
@@ -137,7 +137,7 @@ def state_tensor(codec, exchange, counters=(), vectors=(), worker_state=b""):
         body += text(name) + struct.pack("<Q", value)
     body += struct.pack("<I", len(vectors))
     for name, role, count in vectors:
-        values = struct.pack(f"<{count}f", *(0.5 * i - 3 for i in range(count)))
+        values = struct.pack(f"<{count}f", *(unit * (i - 6) for i in range(count)))
         body += text(name) + struct.pack("<B3xIQQ", role, 0, 0, count) + values
     return body + struct.pack("<Q", len(worker_state)) + worker_state + struct.pack("<Q", 0)
 
@@ -168,6 +168,18 @@ def state_seeds():
         "dgc": (1, state_tensor("topk", 2, vectors=[("u", own, 24), ("v", own, 24), ("decay", replicated, 24)])),
         "adam": (2, state_tensor("onebit", 3, frozen, moments + [("server_error", shard, 24)])),
     }
+    huge = state_tensor("topk", 2, vectors=error, unit=2e37)
+    write("state", "huge_3_to_2", b"\2" + choices(0, 3, 2, 0) + huge)
+    # Refused.
+    for name, counters, vectors in [
+        ("counters_twice", [("frozen", 1)] * 2, []),
+        ("counters_many", [(f"c{i}", i) for i in range(65)], []),
+        ("vectors_twice", [], error * 2),
+        ("vectors_many", [], [(f"v{i}", own, 0) for i in range(65)]),
+        ("vector_short", [], [("residual", own, 23)]),
+        ("vector_role", [], [("residual", replicated, 24)]),
+    ]:
+        write("state", name, b"\2\0" + state_tensor("topk", 2, counters, vectors))
     for name, (method, body) in tensors.items():
         for old_size, size in ((1, 1), (2, 1), (1, 3), (3, 4)):
             write("state", f"{name}_{old_size}_to_{size}", b"\2" + choices(method, old_size, size, size - 1) + body)

@@ -121,10 +121,9 @@ void RequireNames(const std::vector<Entry>& entries) {
 }
 
 void RequireSound(const wire::StateTensor& tensor) {
-  Require(wire::DTypeSize(tensor.dtype) > 0, "a tensor has a type");
+  Require(IsNamed(tensor.dtype), "a tensor has a type");
   for (const wire::PlanRow* row : {&tensor.row, &tensor.configured}) {
-    Require(!wire::Name(row->codec).empty() && !wire::Name(row->exchange).empty(),
-            "a row names codec and exchange");
+    Require(IsNamed(row->codec) && IsNamed(row->exchange), "a row names codec and exchange");
   }
   Require(tensor.shape.size() <= kMostEntries, "dimensions are few");
   double elements = 1;  // exact as long as it matters
@@ -137,6 +136,7 @@ void RequireSound(const wire::StateTensor& tensor) {
   RequireNames(tensor.vectors);
   for (const wire::StateTensor::Vector& vector : tensor.vectors) {
     const double end = static_cast<double>(vector.begin) + static_cast<double>(vector.count());
+    Require(IsNamed(vector.role), "a vector has a role");
     Require(end <= elements, "a vector lies within its tensor");
     Require(vector.begin == 0 || vector.role == wire::MemoryRole::kShard, "none but shards begin later");
     Require(vector.role == wire::MemoryRole::kReplicated || AllFinite(vector.values), "memories are finite");
@@ -171,6 +171,16 @@ wire::StateTensor OfRank(wire::StateTensor saved, uint32_t rank, uint32_t size, 
     vector.values = vector.values.subspan(own.begin * sizeof(float), (own.end - own.begin) * sizeof(float));
   }
   return saved;
+}
+
+// The memory that the engine goes on with.
+void RequireFits(int rank, int size, engine::Tensor* tensor) {
+  tensor->method->VisitState([&](std::string_view, wire::MemoryRole, std::vector<float>* values) {
+    Require(values->empty() || values->size() == tensor->elements, "a memory has the tensor's elements");
+  });
+  const Shard own = tensor->ShardOf(tensor->row.params, rank, size);
+  Require(tensor->server_residual.empty() || tensor->server_residual.size() == own.end - own.begin,
+          "an owner's error has the shard's elements");
 }
 
 void RequireKept(const wire::StateTensor& saved, const wire::StateTensor& kept) {
@@ -212,9 +222,9 @@ void TakeOver(uint8_t choices, const wire::StateTensor& saved) {
   }
   const absl::StatusOr<std::unique_ptr<engine::Tensor>> tensor = inheritance.Finish();
   if (!tensor.ok()) return RequireRefused(tensor.status(), absl::StatusCode::kInvalidArgument);
+  RequireFits(rank, size, tensor->get());
 
-  const std::vector<std::byte> bytes =
-      engine::SaveTensor(saved.configured, from.rank(), from.size(), tensor->get());
+  const std::vector<std::byte> bytes = engine::SaveTensor(saved.configured, rank, size, tensor->get());
   const absl::StatusOr<wire::StateTensor> kept = wire::ParseStateTensor(bytes);
   Require(kept.ok(), "what was taken over can be saved and parsed again");
   if (from.Sources().size() == 1 && old_size == static_cast<uint32_t>(size)) RequireKept(last, *kept);
