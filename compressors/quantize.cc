@@ -15,30 +15,75 @@
 namespace terse {
 namespace {
 
-constexpr size_t kHeaderBytes = 4;  // of one block: minimum and unit
 constexpr size_t kMaxBlock = size_t{1} << 20;
 constexpr float kSaturate = 0x1p126f;
 constexpr float kLeastUnit = 0x1p-126f;  // its reciprocal is finite
 
 size_t Blocks(const wire::CodecParams& params, size_t n) { return (n + params.block - 1) / params.block; }
 
-struct BlockHeader {
-  uint16_t minimum = 0;
-  uint16_t unit = 0;
+bool FromMinimum(const wire::CodecParams& params) { return params.span == wire::QuantizeSpan::kMinMax; }
+
+// Of one block: minimum and unit, or the unit alone.
+size_t HeaderBytes(const wire::CodecParams& params) { return FromMinimum(params) ? 4 : 2; }
+
+// Levels to each side of 0, with a span that has two sides.
+uint32_t SideLevels(const wire::CodecParams& params) { return (1u << (params.bits - 1)) - 1; }
+
+// The least bfloat16 with which `levels` units reach over `width`, which is finite; 0 for no width. In fp64,
+// where neither differences of floats nor sums of their squares overflow.
+uint16_t CoveringUnit(double width, uint32_t levels) {
+  if (width <= 0.0) return 0;
+  uint16_t unit = kernels::ToBf16Up(std::max(static_cast<float>(width / levels), kLeastUnit));
+  // The conversion to float may have rounded down to a bfloat16.
+  if (double{kernels::FromBf16(unit)} * levels < width) ++unit;
+  return unit;
+}
+
+// The levels of one block.
+struct Levels {
+  float minimum = 0;
+  float unit = 0;
 };
 
-// The header that covers [low, high], both within +-kSaturate. In fp64, where the differences of floats
-// do not overflow.
-BlockHeader CoverRange(float low, float high, uint32_t levels) {
-  BlockHeader header;
-  header.minimum = kernels::ToBf16Down(low + 0.0f);  // -0 becomes 0: min(-0, 0) may be either
-  const double width = double{high} - double{kernels::FromBf16(header.minimum)};
-  if (width <= 0.0) return header;
-  const float unit = std::max(static_cast<float>(width / levels), kLeastUnit);
-  header.unit = kernels::ToBf16Up(unit);
-  // The conversion to float may have rounded down to a bfloat16.
-  if (double{kernels::FromBf16(header.unit)} * levels < width) ++header.unit;
-  return header;
+// The same from the bytes of a header, which may be anything.
+Levels LoadLevels(const wire::CodecParams& params, const std::byte* header) {
+  if (FromMinimum(params)) {
+    return {kernels::FromBf16(wire::Load<uint16_t>(header)),
+            kernels::FromBf16(wire::Load<uint16_t>(header + sizeof(uint16_t)))};
+  }
+  const float unit = kernels::FromBf16(wire::Load<uint16_t>(header));
+  return {0.0f - static_cast<float>(SideLevels(params)) * unit, unit};
+}
+
+// What Encode has to know of a block before its codes.
+struct BlockSpan {
+  bool saturated = false;  // it holds elements that the levels do not reach
+  bool nonfinite = false;
+};
+
+// Writes the header that covers a block. Leaves c in the residual.
+BlockSpan StoreHeader(const wire::CodecParams& params, const float* input, float* residual, size_t n,
+                      std::byte* header) {
+  const kernels::Kernels& kernels = kernels::ActiveKernels();
+  if (params.span == wire::QuantizeSpan::kL2) {
+    const kernels::Sum sum = kernels.onebit_sum(wire::ScaleNorm::kL2, input, residual, n);
+    const double norm = std::min(std::sqrt(sum.value), double{kSaturate});
+    wire::Store(header, CoveringUnit(norm, SideLevels(params)));
+    return {norm == kSaturate, sum.nonfinite};
+  }
+  const kernels::Range range = kernels.range(input, residual, n);
+  const float low = std::clamp(range.low, -kSaturate, kSaturate);
+  const float high = std::clamp(range.high, -kSaturate, kSaturate);
+  if (FromMinimum(params)) {
+    const uint16_t minimum = kernels::ToBf16Down(low + 0.0f);  // -0 becomes 0: min(-0, 0) may be either
+    wire::Store(header, minimum);
+    header += sizeof(minimum);
+    const double width = double{high} - double{kernels::FromBf16(minimum)};
+    wire::Store(header, CoveringUnit(width, (1u << params.bits) - 1));
+  } else {
+    wire::Store(header, CoveringUnit(std::max(-low, high), SideLevels(params)));
+  }
+  return {low == -kSaturate || high == kSaturate, range.nonfinite};
 }
 
 }  // namespace
@@ -46,6 +91,10 @@ BlockHeader CoverRange(float low, float high, uint32_t levels) {
 absl::Status Quantize::CheckParams(const wire::CodecParams& params) const {
   if (params.bits < 1 || params.bits > 8) {
     return absl::InvalidArgumentError(absl::StrCat("quantize.bits is ", params.bits, "; it must be 1 to 8"));
+  }
+  if (params.bits == 1 && !FromMinimum(params)) {
+    return absl::InvalidArgumentError(
+        "quantize.bits is 1; with quantize.span max or l2 it must be 2 to 8, one of them for the sign");
   }
   if (params.block == 0 || params.block % kernels::kLanes != 0 || params.block > kMaxBlock) {
     return absl::InvalidArgumentError(absl::StrCat("quantize.block is ", params.block,
@@ -57,43 +106,38 @@ absl::Status Quantize::CheckParams(const wire::CodecParams& params) const {
 size_t Quantize::MaxPayloadBytes(const wire::CodecParams& params, size_t n) const {
   const size_t rows = (n + kernels::kLanes - 1) / kernels::kLanes;
   const size_t words = (rows * params.bits + 31) / 32;
-  return Blocks(params, n) * kHeaderBytes + words * kernels::kLanes * sizeof(uint32_t);
+  return Blocks(params, n) * HeaderBytes(params) + words * kernels::kLanes * sizeof(uint32_t);
 }
 
 absl::StatusOr<EncodeResult> Quantize::Encode(const wire::CodecParams& params, const EncodeArgs& args,
                                               absl::Span<Shard> shards) const {
   if (absl::Status status = CheckEncodeArgs(*this, params, args, shards); !status.ok()) return status;
   const kernels::Kernels& kernels = kernels::ActiveKernels();
-  const uint32_t levels = (1u << params.bits) - 1;
   const uint64_t key = StreamKey(args.random);
   EncodeResult result;
   for (Shard& shard : shards) {
     const size_t n = shard.end - shard.begin;
     std::byte* headers = shard.out.data();
     kernels::LaneStream stream;
-    stream.out = headers + Blocks(params, n) * kHeaderBytes;
+    stream.out = headers + Blocks(params, n) * HeaderBytes(params);
     for (size_t at = 0; at < n; at += params.block) {
       const size_t size = std::min<size_t>(params.block, n - at);
       const size_t begin = shard.begin + at;
       const float* input = args.input.data() + begin;
       float* residual = ResidualAt(args, begin);
 
-      const kernels::Range range = kernels.range(input, residual, size);
-      result.nonfinite |= range.nonfinite;
-      const float low = std::clamp(range.low, -kSaturate, kSaturate);
-      const float high = std::clamp(range.high, -kSaturate, kSaturate);
-      const BlockHeader header = CoverRange(low, high, levels);
-      wire::Store(headers, header.minimum);
-      wire::Store(headers + sizeof(header.minimum), header.unit);
-      headers += kHeaderBytes;
+      const BlockSpan span = StoreHeader(params, input, residual, size, headers);
+      const Levels levels = LoadLevels(params, headers);
+      headers += HeaderBytes(params);
+      result.nonfinite |= span.nonfinite;
 
       kernels::Quantizer quantizer;
-      quantizer.minimum = kernels::FromBf16(header.minimum);
-      quantizer.unit = kernels::FromBf16(header.unit);
-      quantizer.inverse = header.unit == 0 ? 0.0f : 1.0f / quantizer.unit;
+      quantizer.minimum = levels.minimum;
+      quantizer.unit = levels.unit;
+      quantizer.inverse = levels.unit == 0.0f ? 0.0f : 1.0f / levels.unit;
       quantizer.bits = params.bits;
-      quantizer.stochastic =
-          params.rounding == wire::Rounding::kStochastic && low > -kSaturate && high < kSaturate;
+      quantizer.greatest_code = FromMinimum(params) ? (1u << params.bits) - 1 : 2 * SideLevels(params);
+      quantizer.stochastic = params.rounding == wire::Rounding::kStochastic && !span.saturated;
       quantizer.key[0] = static_cast<uint32_t>(key);
       quantizer.key[1] = static_cast<uint32_t>(key >> 32);
       quantizer.row = begin / kernels::kLanes;
@@ -114,18 +158,18 @@ absl::Status Quantize::DecodeGroup(const wire::CodecParams& params, absl::Span<c
       return absl::DataLossError(absl::StrCat("quantize payload of ", out.size(), " elements has ",
                                               payload.size(), " bytes instead of ", expected));
     }
-    streams.data[streams.count++] = payload.data() + Blocks(params, out.size()) * kHeaderBytes;
+    streams.data[streams.count++] = payload.data() + Blocks(params, out.size()) * HeaderBytes(params);
   }
-  const float levels = static_cast<float>((1u << params.bits) - 1);
+  const float greatest_code = static_cast<float>((1u << params.bits) - 1);
   float minimum[kernels::kMaxPeers];
   float unit[kernels::kMaxPeers];
   for (size_t at = 0, block = 0; at < out.size(); at += params.block, ++block) {
     for (size_t p = 0; p < payloads.size(); ++p) {
-      const std::byte* header = payloads[p].data() + block * kHeaderBytes;
-      minimum[p] = kernels::FromBf16(wire::Load<uint16_t>(header));
-      unit[p] = kernels::FromBf16(wire::Load<uint16_t>(header + sizeof(uint16_t)));
+      const Levels levels = LoadLevels(params, payloads[p].data() + block * HeaderBytes(params));
+      minimum[p] = levels.minimum;
+      unit[p] = levels.unit;
       // The greatest value is finite only if minimum and unit are.
-      if (std::signbit(unit[p]) || !std::isfinite(minimum[p] + levels * unit[p])) {
+      if (std::signbit(unit[p]) || !std::isfinite(minimum[p] + greatest_code * unit[p])) {
         return absl::DataLossError(
             absl::StrCat("quantize block ", block, " has minimum ", minimum[p], " and unit ", unit[p]));
       }

@@ -1,18 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// quantize: max-min quantization (QSGD as CGX has it; reference: lgreco.md section 2). Each block of
-// params.block elements has a minimum and a unit, and each element a code of params.bits bits:
+// quantize: evenly spaced levels for each block of params.block elements (reference: lgreco.md section 2).
+// A block has a minimum and a unit, and each element a code of params.bits bits:
 //   decoded = minimum + code * unit,   0 <= code < 2^bits
+// params.span says what the levels reach over:
+//   minmax   from the block's least element to its greatest (CGX's form of QSGD)
+//   max, l2  s = 2^(bits - 1) - 1 levels to each side of 0, as far as the block's greatest magnitude or its
+//            L2 norm (QSGD as published, Alistarh et al., 2017: a norm, signs, and s levels); minimum = -s
+//            unit
 // Minimum and unit are bfloat16, rounded outward: the minimum down and the unit up, so that the codes
 // reach over all of the block. Codes are rounded to nearest, or up with a probability equal to the
 // fraction (stochastic), by random numbers that depend on the element's position and RandomKey alone.
 //
+// Stochastic rounding is unbiased, and l2 is for it: most elements of a large block are far below the first
+// level of l2, which nearest rounding would never send.
+//
 // For coding, elements are saturated at +-2^126, so that range and decoded values stay finite; a block
 // that holds such an element is rounded to nearest. What is cut off stays in the residual. A unit is 0
-// (a block of equal elements that bfloat16 represents) or at least 2^-126.
+// (a block of equal elements that bfloat16 represents; of zeros) or at least 2^-126.
 //
-// Payload: for each block minimum and unit, then the codes of all blocks as 16 parallel streams
-// (kernels.h, LaneStream), filled up with zeros to whole words.
+// Payload: for each block minimum and unit, or the unit alone, then the codes of all blocks as 16 parallel
+// streams (kernels.h, LaneStream), filled up with zeros to whole words.
 #ifndef TERSE_COMPRESSORS_QUANTIZE_H_
 #define TERSE_COMPRESSORS_QUANTIZE_H_
 

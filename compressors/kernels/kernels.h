@@ -43,13 +43,14 @@ struct Range {
 };
 
 // How the elements of one block become codes, and decode as minimum + code * unit:
-//   code = (c - minimum) * inverse + offset, at least 0, at most 2^bits - 1, rounded to nearest even
+//   code = (c - minimum) * inverse + offset, at least 0, at most greatest_code, rounded to nearest even
 // with an offset of 0, or of a random number in (-1/2, 1/2).
 struct Quantizer {
   float minimum = 0;
   float unit = 0;
   float inverse = 0;  // 1 / unit, or 0 for unit 0
   uint32_t bits = 0;
+  uint32_t greatest_code = 0;  // below 2^bits
   bool stochastic = false;
   uint32_t key[2] = {0, 0};  // of the random numbers
   uint64_t row = 0;          // position of the block's first element in the tensor, in rows of kLanes

@@ -60,7 +60,7 @@ class CodeWriter {
         minimum_(hn::Set(kF32, quantizer.minimum)),
         unit_(hn::Set(kF32, quantizer.unit)),
         inverse_(hn::Set(kF32, quantizer.inverse)),
-        levels_(hn::Set(kF32, static_cast<float>((1u << quantizer.bits) - 1))),
+        levels_(hn::Set(kF32, static_cast<float>(quantizer.greatest_code))),
         mask_(hn::Set(kU32, (1u << quantizer.bits) - 1)) {
     for (size_t v = 0; v < kVectors; ++v) words_[v] = hn::LoadU(kU32, stream.word + v * kN);
   }

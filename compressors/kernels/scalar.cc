@@ -195,7 +195,7 @@ Range FindRange(const float* input, float* residual, size_t n) {
 
 void QuantizeEncode(const Quantizer& quantizer, const float* input, float* residual, size_t n,
                     LaneStream& stream) {
-  const float levels = static_cast<float>((1u << quantizer.bits) - 1);
+  const float levels = static_cast<float>(quantizer.greatest_code);
   for (size_t begin = 0; begin < n; begin += kLanes) {
     const uint64_t row = quantizer.row + begin / kLanes;
     std::array<uint32_t, kLanes> codes{};

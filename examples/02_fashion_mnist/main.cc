@@ -82,7 +82,10 @@ nlohmann::json CurveJson(const std::vector<CurvePoint>& curve) {
   nlohmann::json points = nlohmann::json::array();
   for (const CurvePoint& point : curve) {
     nlohmann::json row = {{"step", point.step}, {"bytes", point.bytes}, {"loss", point.loss}};
-    if (point.accuracy >= 0) row["accuracy"] = point.accuracy;
+    if (point.accuracy >= 0) {
+      row["accuracy"] = point.accuracy;
+      row["test_loss"] = point.test_loss;
+    }
     points.push_back(row);
   }
   return points;
@@ -119,6 +122,7 @@ nlohmann::json ResultJson(const Arguments& arguments, const Run& run, const Trai
   json["seed"] = training.seed;
   json["steps"] = training.steps;
   json["test_accuracy"] = result.test_accuracy;
+  json["test_loss"] = result.test_loss;
   json["step_ms"] = result.step_ms;
   for (const uint64_t hash : result.parameter_hashes) {
     std::array<char, 17> text;

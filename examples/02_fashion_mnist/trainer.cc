@@ -53,20 +53,28 @@ double LearningRate(double peak, int64_t step, int64_t steps) {
   return peak * 0.5 * (1 + std::cos(std::numbers::pi * done));
 }
 
-// Percent of the test set that the network gets right. Each rank takes its share. Collective.
-double TestAccuracy(Network* network, const ImageSet& test, const MpiSession& session) {
+struct TestResult {
+  double accuracy;  // percent
+  double loss;      // mean cross-entropy
+};
+
+// How well the network does on the test set. Each rank takes its share. Collective.
+TestResult Test(Network* network, const ImageSet& test, const MpiSession& session) {
   constexpr int64_t kBatch = 250;
   const torch::NoGradGuard no_gradients;
-  int64_t correct = 0;
+  std::vector<double> sums = {0, 0};
   for (int64_t first = session.rank() * kBatch; first < test.count(); first += session.size() * kBatch) {
     std::vector<int64_t> indices(std::min(kBatch, test.count() - first));
     std::iota(indices.begin(), indices.end(), first);
     const Batch batch = MakeBatch(test, indices);
-    correct += network->forward(batch.images).argmax(1).eq(batch.labels).sum().item<int64_t>();
+    const torch::Tensor scores = network->forward(batch.images);
+    sums[0] += scores.argmax(1).eq(batch.labels).sum().item<double>();
+    sums[1] +=
+        torch::cross_entropy_loss(scores, batch.labels).item<double>() * static_cast<double>(indices.size());
   }
-  std::vector<double> share = {static_cast<double>(correct)};
-  session.Average(&share);
-  return 100.0 * share[0] * session.size() / static_cast<double>(test.count());
+  session.Average(&sums);
+  const double ranks_per_image = session.size() / static_cast<double>(test.count());
+  return {100 * sums[0] * ranks_per_image, sums[1] * ranks_per_image};
 }
 
 std::string Details(const CurvePoint& point, double images_per_second) {
@@ -132,7 +140,11 @@ TrainingResult Train(const TrainingOptions& options, const Run& run, const Fashi
     const double images = static_cast<double>(loss_count * options.batch_per_rank * session.size());
     progress.Show(done, Details(point, 1000 * images / Milliseconds(Clock::now() - point_begin)));
     const bool evaluate = last || done / steps_per_evaluation != (done - loss_count) / steps_per_evaluation;
-    if (evaluate) point.accuracy = TestAccuracy(network.get(), data.test, session);
+    if (evaluate) {
+      const TestResult test = Test(network.get(), data.test, session);
+      point.accuracy = test.accuracy;
+      point.test_loss = test.loss;
+    }
     result.curve.push_back(point);
     loss_sum = 0;
     loss_count = 0;
@@ -140,6 +152,7 @@ TrainingResult Train(const TrainingOptions& options, const Run& run, const Fashi
   }
 
   result.test_accuracy = result.curve.back().accuracy;
+  result.test_loss = result.curve.back().test_loss;
   std::vector<double> step_ms = {Milliseconds(training_time) / static_cast<double>(options.steps)};
   session.Average(&step_ms);
   result.step_ms = step_ms[0];

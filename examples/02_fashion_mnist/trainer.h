@@ -30,12 +30,14 @@ struct CurvePoint {
   double bytes = 0;      // sent by a rank so far
   double loss = 0;       // mean of the training loss since the point before
   double accuracy = -1;  // on the test set, percent; negative: not measured here
+  double test_loss = 0;  // mean cross-entropy on the test set, where accuracy was measured
 };
 
 // Everything that is a sum or a time is the mean over the ranks.
 struct TrainingResult {
   int64_t parameters = 0;
   double test_accuracy = 0;                // percent, at the end
+  double test_loss = 0;                    // mean cross-entropy on the test set, at the end
   double step_ms = 0;                      // mean of a whole step: data, forward, backward, exchange, update
   Traffic traffic;                         // of the whole run
   Traffic steady_traffic;                  // of its steps from run.warmup_steps on; zero when there are none

@@ -31,6 +31,7 @@ namespace {
 struct Arguments {
   std::vector<std::string> text = {"/usr/share/common-licenses"};
   std::string config_file;
+  std::string json_file;
   ModelShape shape;
   int64_t steps = 600;
   int64_t batch = 16;
@@ -56,6 +57,7 @@ void AddOptions(CLI::App* app, Arguments* arguments) {
       ->capture_default_str();
   app->add_option("--learning-rate", arguments->learning_rate, "peak, instead of the method's own")
       ->check(CLI::PositiveNumber);
+  app->add_option("--json", arguments->json_file, "file to write the results to");
   app->add_flag("--quiet", arguments->quiet, "no progress");
 }
 
@@ -119,6 +121,8 @@ class Updater {
     if (learning_rate > 0) learning_rate_ = learning_rate;
   }
 
+  double learning_rate() const { return learning_rate_; }  // at its peak
+
   // `scale` is the schedule's part of the learning rate.
   void Apply(const std::vector<torch::Tensor>& results, double scale) {
     const torch::NoGradGuard no_gradients;
@@ -154,26 +158,49 @@ torch::Tensor Sequences(const std::vector<int64_t>& text, const std::vector<int6
   return out;
 }
 
-// Mean cross-entropy of each next symbol, in nats.
-torch::Tensor Loss(CharModel* model, const torch::Tensor& sequences) {
+// Scores of each next symbol, one row each, and what it was.
+struct Prediction {
+  torch::Tensor scores;
+  torch::Tensor symbols;
+
+  torch::Tensor Loss() const { return torch::cross_entropy_loss(scores, symbols); }  // mean, in nats
+};
+
+Prediction Predict(CharModel* model, const torch::Tensor& sequences) {
   const int64_t context = sequences.size(1) - 1;
-  const torch::Tensor logits = model->forward(sequences.narrow(1, 0, context));
-  return torch::cross_entropy_loss(logits.flatten(0, 1), sequences.narrow(1, 1, context).reshape(-1));
+  return {model->forward(sequences.narrow(1, 0, context)).flatten(0, 1),
+          sequences.narrow(1, 1, context).reshape(-1)};
 }
 
-// Bits per character of the test text, over a fixed sample that the ranks divide among them. Collective.
-double TestBits(CharModel* model, const Text& text, int64_t context, const MpiSession& session) {
+struct TestResult {
+  double bits;      // per character
+  double accuracy;  // percent of the characters whose score was highest
+};
+
+// On a fixed sample of the test text, which the ranks divide among them. Collective.
+TestResult Test(CharModel* model, const Text& text, int64_t context, const MpiSession& session) {
   constexpr int64_t kSequences = 256;
   const torch::NoGradGuard no_gradients;
   const int64_t last = static_cast<int64_t>(text.test.size()) - context - 1;
   std::vector<int64_t> starts;
   for (int64_t i = session.rank(); i < kSequences; i += session.size())
     starts.push_back(last * i / kSequences);
-  const auto count = static_cast<double>(starts.size());
-  const double loss = starts.empty() ? 0 : Loss(model, Sequences(text.test, starts, context)).item<double>();
-  std::vector<double> sums = {loss * count, count};
+  std::vector<double> sums = {0, 0, 0};
+  if (!starts.empty()) {
+    const Prediction prediction = Predict(model, Sequences(text.test, starts, context));
+    const auto count = static_cast<double>(prediction.symbols.numel());
+    sums = {prediction.Loss().item<double>() * count,
+            prediction.scores.argmax(1).eq(prediction.symbols).sum().item<double>(), count};
+  }
   session.Average(&sums);
-  return sums[0] / sums[1] / std::numbers::ln2;
+  return {sums[0] / sums[2] / std::numbers::ln2, 100 * sums[1] / sums[2]};
+}
+
+void WriteJson(const std::string& path, const nlohmann::json& json) {
+  std::ofstream file(path);
+  file << json.dump(1) << '\n';
+  file.close();
+  if (!file) throw std::runtime_error(path + ": cannot be written");
 }
 
 int Main(Arguments arguments, const MpiSession& session) {
@@ -186,7 +213,8 @@ int Main(Arguments arguments, const MpiSession& session) {
   TorchParameters parameters(*model);
   parameters.BroadcastFromRoot(session);
 
-  Group group = session.OpenGroup(ReadConfig(arguments.config_file));
+  const std::string config = ReadConfig(arguments.config_file);
+  Group group = session.OpenGroup(config);
   const nlohmann::json opened = nlohmann::json::parse(group.Report());
   const std::string method = opened.at("method");
   const std::string compressor = opened.at("compressor");
@@ -210,7 +238,7 @@ int Main(Arguments arguments, const MpiSession& session) {
     for (int64_t& start : starts) start = static_cast<int64_t>(random() % starts_count);
 
     parameters.ClearGradients();
-    const torch::Tensor loss = Loss(model.get(), Sequences(text.train, starts, context));
+    const torch::Tensor loss = Predict(model.get(), Sequences(text.train, starts, context)).Loss();
     loss.backward();
     updater.Apply(exchange.Wait(), Schedule(step, arguments.steps));
     group.Step();
@@ -229,17 +257,36 @@ int Main(Arguments arguments, const MpiSession& session) {
     progress.Show(step + 1, details.data());
   }
 
-  const double bits = TestBits(model.get(), text, context, session);
+  const TestResult test = Test(model.get(), text, context, session);
   const Traffic traffic = MeasureTraffic(group, session);
   const std::vector<uint64_t> hashes = session.Gather(parameters.Hash());
   group.Close();
   const bool equal = std::all_of(hashes.begin(), hashes.end(), [&](uint64_t h) { return h == hashes[0]; });
   if (session.is_root()) {
+    const auto steps = static_cast<double>(arguments.steps);
+    if (!arguments.json_file.empty()) {
+      WriteJson(arguments.json_file, {{"method", method},
+                                      {"compressor", compressor},
+                                      {"config", config},
+                                      {"parameters", parameters.elements()},
+                                      {"ranks", session.size()},
+                                      {"batch_per_rank", arguments.batch},
+                                      {"seed", arguments.seed},
+                                      {"steps", arguments.steps},
+                                      {"learning_rate", updater.learning_rate()},
+                                      {"bits_per_character", test.bits},
+                                      {"test_loss", test.bits * std::numbers::ln2},
+                                      {"test_accuracy", test.accuracy},
+                                      {"bytes_sent_per_step", traffic.bytes_sent / steps},
+                                      {"ratio_compressed_tensors", traffic.RatioCompressedTensors()},
+                                      {"ratio_whole_model", traffic.RatioWholeModel()},
+                                      {"ranks_agree", equal}});
+    }
     std::printf(
-        "char_lm: %.3f bits per character on the test text; each rank sent %s, dense would be %s "
-        "(%.1f times less)\n",
-        bits, FormatBytes(traffic.bytes_sent).c_str(), FormatBytes(traffic.dense_bytes).c_str(),
-        traffic.RatioWholeModel());
+        "char_lm: %.3f bits per character on the test text, %.2f %% of its characters right; each rank sent "
+        "%s, dense would be %s (%.1f times less)\n",
+        test.bits, test.accuracy, FormatBytes(traffic.bytes_sent).c_str(),
+        FormatBytes(traffic.dense_bytes).c_str(), traffic.RatioWholeModel());
     if (!equal) std::fprintf(stderr, "char_lm: the ranks ended with different parameters\n");
   }
   return equal ? 0 : 1;

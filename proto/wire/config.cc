@@ -6,6 +6,7 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "proto/wire/config_values.h"
 
 namespace terse::wire {
@@ -18,6 +19,28 @@ constexpr std::string_view kOtherEnvironment[] = {"TERSE_CONFIG", "TERSE_LOG", "
 template <typename... Parts>
 absl::Status Invalid(const Parts&... parts) {
   return absl::InvalidArgumentError(absl::StrCat(parts...));
+}
+
+absl::Status ValidateQuantize(const Config& config) {
+  const Config::Quantize& q = config.quantize;
+  if (q.bits == 1 && q.span != QuantizeSpan::kMinMax) {
+    return Invalid(
+        "quantize.bits = 1 does not go with quantize.span max or l2: one bit is for the sign; use 2 to 8");
+  }
+  CodecParams params;
+  params.bits = static_cast<uint32_t>(q.bits);
+  params.block = static_cast<uint32_t>(q.block);
+  params.rounding = q.rounding;
+  params.span = q.span;
+  if (!config.error_feedback || QuantizeErrorGain(params) <= 1.0) return absl::OkStatus();
+  return Invalid("quantize.bits = ", q.bits, " with ",
+                 q.rounding == Rounding::kNearest ? "nearest" : "stochastic", " rounding",
+                 q.span == QuantizeSpan::kL2 ? absl::StrCat(" over the norm of ", q.block, " elements") : "",
+                 " may leave behind ", absl::StrFormat("%.1f", QuantizeErrorGain(params)),
+                 " times what it encodes, which error feedback would let grow without end; use more bits",
+                 q.span == QuantizeSpan::kL2 ? ", a smaller quantize.block, quantize.span: max" : "",
+                 q.rounding == Rounding::kNearest ? "" : ", quantize.rounding: nearest",
+                 ", or error_feedback: false");
 }
 
 std::string_view NearestPath(std::string_view path) {
@@ -124,7 +147,9 @@ absl::Status Settings::Validate() const {
     return Invalid(section, ".warmup_steps = ", warmup_steps, " needs ", section,
                    ".warmup_density, the densities to go through, such as [0.25, 0.0625]");
   }
-  if (c.method == Method::kAllreduce) return absl::OkStatus();
+  if (c.method == Method::kAllreduce) {
+    return c.compressor == Codec::kQuantize ? ValidateQuantize(c) : absl::OkStatus();
+  }
 
   const absl::string_view method = View(Name(c.method));
   const Codec used = c.method == Method::kDgc ? Codec::kTopK : Codec::kOneBit;

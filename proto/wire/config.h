@@ -48,6 +48,7 @@ struct Config {
     int64_t bits = 4;
     int64_t block = 512;
     Rounding rounding = Rounding::kNearest;
+    QuantizeSpan span = QuantizeSpan::kMinMax;
     friend bool operator==(const Quantize&, const Quantize&) = default;
   } quantize;
   struct OneBit {

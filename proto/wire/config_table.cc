@@ -127,6 +127,17 @@ std::string_view Name(ValueFormat format) {
 }
 std::string_view Name(DecayForm form) { return form == DecayForm::kBuffer ? "buffer" : "local"; }
 std::string_view Name(Rounding rounding) { return rounding == Rounding::kNearest ? "nearest" : "stochastic"; }
+std::string_view Name(QuantizeSpan span) {
+  switch (span) {
+    case QuantizeSpan::kMinMax:
+      return "minmax";
+    case QuantizeSpan::kMax:
+      return "max";
+    case QuantizeSpan::kL2:
+      return "l2";
+  }
+  return "";
+}
 std::string_view Name(ScaleNorm scale) { return scale == ScaleNorm::kL2 ? "l2" : "l1"; }
 std::string_view Name(LowRankError error) { return error == LowRankError::kAveraged ? "averaged" : "local"; }
 std::string_view Name(std::string_view name) { return name; }
@@ -171,6 +182,7 @@ constexpr SelectionRule kSelectionRules[] = {SelectionRule::kExact, SelectionRul
 constexpr ValueFormat kValueFormats[] = {ValueFormat::kFp32, ValueFormat::kFp16, ValueFormat::kBf16};
 constexpr DecayForm kDecayForms[] = {DecayForm::kBuffer, DecayForm::kLocal};
 constexpr Rounding kRoundings[] = {Rounding::kNearest, Rounding::kStochastic};
+constexpr QuantizeSpan kSpans[] = {QuantizeSpan::kMinMax, QuantizeSpan::kMax, QuantizeSpan::kL2};
 constexpr ScaleNorm kScales[] = {ScaleNorm::kL2, ScaleNorm::kL1};
 constexpr LowRankError kLowRankErrors[] = {LowRankError::kAveraged, LowRankError::kLocal};
 constexpr std::string_view kTransports[] = {"mpi", "mpi_openmpi", "mpi_mpich", "inproc"};
@@ -222,9 +234,13 @@ std::vector<ConfigKey> MakeRows() {
 
       Integer<kBits, &C::quantize, &C::Quantize::bits>("quantize.bits", "bits per element"),
       Integer<kQuantizeBlock, &C::quantize, &C::Quantize::block>("quantize.block",
-                                                                 "elements that share a minimum and a unit"),
+                                                                 "elements that share a span"),
       Choice<kRoundings, &C::quantize, &C::Quantize::rounding>(
           "quantize.rounding", "how an element between two levels is rounded"),
+      Choice<kSpans, &C::quantize, &C::Quantize::span>(
+          "quantize.span",
+          "what the levels of a block reach over: its minimum to its maximum, or plus and minus its greatest "
+          "magnitude or its L2 norm"),
 
       Choice<kScales, &C::onebit, &C::OneBit::scale>("onebit.scale",
                                                      "the norm that the scale of a block keeps equal"),

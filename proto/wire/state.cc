@@ -120,7 +120,8 @@ void PutRow(const PlanRow& row, Appender* to) {
   to->PutEnum(p.rounding);
   to->PutEnum(p.scale);
   to->PutEnum(p.error);
-  for (int i = 0; i < 3; ++i) to->Put(uint8_t{0});
+  to->PutEnum(p.span);
+  for (int i = 0; i < 2; ++i) to->Put(uint8_t{0});
   to->Put(p.rank);
   to->Put(p.density);
   to->Put(p.bits);
@@ -141,7 +142,8 @@ PlanRow GetRow(uint32_t tensor, SectionReader* from) {
   p.rounding = from->GetEnum(Rounding::kStochastic, "rounding");
   p.scale = from->GetEnum(ScaleNorm::kL1, "scale");
   p.error = from->GetEnum(LowRankError::kLocal, "error of a factor");
-  for (int i = 0; i < 3; ++i) from->Expect(from->Get<uint8_t>(), "reserved bytes of a row");
+  p.span = from->GetEnum(QuantizeSpan::kL2, "span");
+  for (int i = 0; i < 2; ++i) from->Expect(from->Get<uint8_t>(), "reserved bytes of a row");
   p.rank = from->Get<uint32_t>();
   p.density = from->Get<double>();
   p.bits = from->Get<uint32_t>();

@@ -50,6 +50,11 @@ absl::Status Engine::CheckRow(const Tensor& tensor, const wire::PlanRow& row) co
   if (!IsDense(row.exchange) && row.error_feedback != config_.error_feedback) {
     return error("error feedback is the configuration's, not the plan's");
   }
+  if (row.codec == wire::Codec::kQuantize && row.error_feedback &&
+      wire::QuantizeErrorGain(row.params) > 1.0) {
+    return error("quantize with ", row.params.bits,
+                 " bits may leave behind more than it encodes, and error feedback would let that grow");
+  }
   return absl::OkStatus();
 }
 

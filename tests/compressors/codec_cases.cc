@@ -74,6 +74,16 @@ void AddVariants(const Compressor* codec, const std::string& name, std::vector<C
             add(params, absl::StrCat("_bits", bits, "_block", block, mode));
           }
         }
+        for (const wire::QuantizeSpan span : {wire::QuantizeSpan::kMax, wire::QuantizeSpan::kL2}) {
+          params.span = span;
+          const char* reach = span == wire::QuantizeSpan::kMax ? "_max" : "_l2";
+          for (const uint32_t bits : {2u, 5u, 8u}) {
+            params.bits = bits;
+            params.block = bits == 5 ? 48 : 512;
+            add(params, absl::StrCat("_bits", bits, reach, mode));
+          }
+        }
+        params.span = wire::QuantizeSpan::kMinMax;
       }
       return;
     case wire::Codec::kPowerSgd:

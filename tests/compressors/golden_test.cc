@@ -5,7 +5,7 @@
 //
 // A file is a list of records, separated by empty lines; a line that begins with # is a comment. Fields:
 //   case     what it shows
-//   params   key=value ... (bits, block, rounding, density, index, selection, values, rank,
+//   params   key=value ... (bits, block, rounding, span, density, index, selection, values, rank,
 //            scale); else the defaults
 //   input    numbers to encode without error feedback; the payload must come out (optional)
 //   payload  bytes in hexadecimal
@@ -73,6 +73,8 @@ wire::CodecParams ParamsOf(const Record& record) {
       params.selection = value == "sampled" ? wire::SelectionRule::kSampled : wire::SelectionRule::kExact;
     else if (key == "values")
       params.values = value == "fp16" ? wire::ValueFormat::kFp16 : wire::ValueFormat::kBf16;
+    else if (key == "span")
+      params.span = value == "max" ? wire::QuantizeSpan::kMax : wire::QuantizeSpan::kL2;
     else if (key == "scale")
       params.scale = value == "l1" ? wire::ScaleNorm::kL1 : wire::ScaleNorm::kL2;
     else if (key == "rank")

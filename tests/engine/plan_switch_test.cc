@@ -52,6 +52,8 @@ wire::PlanRow RandomRow(wire::Method method, std::mt19937* random) {
   row.params.bits = 2 + below(7);
   row.params.block = row.codec == wire::Codec::kOneBit ? 64 * below(3) : 64 << below(4);
   row.params.rounding = below(2) == 0 ? wire::Rounding::kNearest : wire::Rounding::kStochastic;
+  row.params.span = static_cast<wire::QuantizeSpan>(below(3));
+  if (row.codec == wire::Codec::kQuantize && wire::QuantizeErrorGain(row.params) > 1) row.params.bits = 8;
   row.params.selection = below(2) == 0 ? wire::SelectionRule::kExact : wire::SelectionRule::kSampled;
   row.params.values = static_cast<wire::ValueFormat>(below(3));
   row.params.rank = 1 + below(4);
@@ -179,6 +181,9 @@ TEST(PlanSwitch, APlanThatDoesNotFitChangesNothing) {
     const wire::PlanRow good = Compressed(wire::Codec::kQuantize);
     wire::PlanRow bits = good;
     bits.params.bits = 9;
+    wire::PlanRow diverging = good;
+    diverging.params.bits = 1;
+    diverging.params.rounding = wire::Rounding::kStochastic;
     wire::PlanRow exchange = good;
     exchange.exchange = wire::Exchange::kAllGather;
     wire::PlanRow feedback = good;
@@ -190,6 +195,7 @@ TEST(PlanSwitch, APlanThatDoesNotFitChangesNothing) {
         {PlanOf(1, 5, {good, good}), "for step 5"},
         {PlanOf(1, 0, {good}), "1 tensors"},
         {PlanOf(1, 0, {good, bits}), "bits"},
+        {PlanOf(1, 0, {good, diverging}), "more than it encodes"},
         {PlanOf(1, 0, {good, exchange}), "does not go by"},
         {PlanOf(1, 0, {good, feedback}), "error feedback"},
         {order, "row 0 is of tensor 1"},

@@ -3,7 +3,7 @@
 // How the inputs of the codecs' targets begin. 12 bytes, little-endian:
 //   u8 codec   the number of types.h       u8 bits
 //   u16 block  in units of 8 elements      u16 rank
-//   u16 density  (x + 1) / 65,536          u8 value format, modulo 3
+//   u16 density  (x + 1) / 65,536          u8 value format + 3 span, modulo 9
 //   u8 choices  bit 0 index coding, 1 selection, 2 rounding, 3 scale, 4 error of powersgd,
 //               5 to 7 repetitions (encode): x = 7 until the tensor is long (topk alone), else 4^(x modulo 4)
 //   u16 extent  decode: elements; encode: elements from one shard to the next
@@ -40,7 +40,9 @@ inline std::optional<CodecInput> TakeCodec(wire::Bytes bytes) {
   params.block = reader.Get<uint16_t>() * 8u;
   params.rank = reader.Get<uint16_t>();
   params.density = (reader.Get<uint16_t>() + 1) / 65536.0;
-  params.values = static_cast<wire::ValueFormat>(reader.Get<uint8_t>() % 3);
+  const auto format = reader.Get<uint8_t>();
+  params.values = static_cast<wire::ValueFormat>(format % 3);
+  params.span = static_cast<wire::QuantizeSpan>(format / 3 % 3);
   const auto choices = reader.Get<uint8_t>();
   params.index = static_cast<wire::IndexCoding>(choices & 1);
   params.selection = static_cast<wire::SelectionRule>(choices >> 1 & 1);

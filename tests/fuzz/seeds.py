@@ -14,6 +14,7 @@ HERE = Path(__file__).resolve().parent
 GOLDEN = HERE.parent / "golden"
 CODECS = ["none", "fp16", "bf16", "topk", "onebit", "quantize", "powersgd"]  # by their numbers on the wire
 VALUES = {"fp32": 0, "fp16": 1, "bf16": 2}
+SPANS = {"minmax": 0, "max": 1, "l2": 2}
 
 
 def records(path):
@@ -48,7 +49,7 @@ def header(codec, params, extent, repetitions=0):
         int(params.get("block", 512)) // 8,
         int(params.get("rank", 4)),
         round(float(params.get("density", 0.01)) * 65536) - 1,
-        VALUES[params.get("values", "fp32")],
+        VALUES[params.get("values", "fp32")] + 3 * SPANS[params.get("span", "minmax")],
         choices,
         extent,
     )

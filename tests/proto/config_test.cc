@@ -42,6 +42,7 @@ const std::map<std::string, std::string>& OtherValues() {
       {"quantize.bits", "8"},
       {"quantize.block", "1024"},
       {"quantize.rounding", "stochastic"},
+      {"quantize.span", "max"},
       {"onebit.scale", "l1"},
       {"onebit.block", "4096"},
       {"powersgd.rank", "8"},
@@ -261,6 +262,14 @@ TEST(Validate, Accepts) {
   EXPECT_TRUE(Validated({{"error_feedback", "false"}, {"reduce", "sum"}, {"compressor", "none"}}).ok());
   EXPECT_TRUE(Validated({{"rank", "0"}, {"world_size", "1"}}).ok());
   EXPECT_TRUE(Validated({{"world_size", "4"}}).ok());
+  EXPECT_TRUE(Validated({{"quantize.bits", "1"}}).ok());
+  EXPECT_TRUE(Validated({{"quantize.bits", "2"}, {"quantize.rounding", "stochastic"}}).ok());
+  EXPECT_TRUE(Validated({{"quantize.span", "l2"}, {"quantize.block", "192"}}).ok());
+  EXPECT_TRUE(
+      Validated({{"quantize.span", "l2"}, {"quantize.rounding", "stochastic"}, {"quantize.block", "48"}})
+          .ok());
+  EXPECT_TRUE(Validated({{"quantize.span", "l2"}, {"error_feedback", "false"}}).ok());
+  EXPECT_TRUE(Validated({{"compressor", "topk"}, {"quantize.span", "l2"}}).ok()) << "not used";
 }
 
 TEST(Validate, RefusesWhatDoesNotGoTogether) {
@@ -283,6 +292,14 @@ TEST(Validate, RefusesWhatDoesNotGoTogether) {
       HasSubstr("dgc.warmup_density"));
   EXPECT_THAT(Message(Validated({{"topk.warmup_steps", "5"}, {"topk.warmup_density", "[]"}})),
               HasSubstr("needs topk.warmup_density"));
+  EXPECT_THAT(Message(Validated({{"quantize.bits", "1"}, {"quantize.rounding", "stochastic"}})),
+              AllOf(HasSubstr("may leave behind 2.0 times"), HasSubstr("quantize.rounding: nearest")));
+  EXPECT_THAT(Message(Validated({{"quantize.span", "l2"}})),
+              AllOf(HasSubstr("over the norm of 512 elements may leave behind 1.6 times"),
+                    HasSubstr("a smaller quantize.block")));
+  EXPECT_THAT(
+      Message(Validated({{"quantize.span", "max"}, {"quantize.bits", "1"}, {"error_feedback", "false"}})),
+      HasSubstr("one bit is for the sign"));
   EXPECT_THAT(Message(Validated({{"rank", "0"}})), HasSubstr("needs world_size"));
   EXPECT_THAT(Message(Validated({{"rank", "4"}, {"world_size", "4"}})), HasSubstr("not below"));
 }

@@ -64,6 +64,7 @@ StateTensor SomeTensor() {
                        .bits = 3,
                        .block = 64,
                        .rounding = Rounding::kStochastic,
+                       .span = QuantizeSpan::kMax,
                        .scale = ScaleNorm::kL1,
                        .rank = 9,
                        .error = LowRankError::kAveraged};

@@ -41,6 +41,7 @@ wire::CodecParams ParamsOf(const wire::Config& config, wire::Codec codec) {
   params.values = config.topk.values;
   params.bits = static_cast<uint32_t>(config.quantize.bits);
   params.rounding = config.quantize.rounding;
+  params.span = config.quantize.span;
   params.block =
       static_cast<uint32_t>(codec == wire::Codec::kOneBit ? config.onebit.block : config.quantize.block);
   params.scale = config.onebit.scale;
