@@ -90,7 +90,7 @@ size_t Edits(std::string_view a, std::string_view b) {
     for (size_t j = 0; j < b.size(); ++j) {
       const size_t replaced = diagonal + (a[i] == b[j] ? 0 : 1);
       diagonal = row[j + 1];
-      row[j + 1] = std::min({replaced, row[j] + 1, row[j + 1] + 1});
+      row[j + 1] = std::min(replaced, std::min(row[j], row[j + 1]) + 1);
     }
   }
   return row.back();

@@ -171,6 +171,14 @@ bool AllFinite(Bytes floats) {
   return bad == 0;
 }
 
+// An entry is known by its name.
+template <typename Entry>
+void ExpectNew(const std::vector<Entry>& entries, const std::string& name, SectionReader* from) {
+  for (const Entry& entry : entries) {
+    if (entry.name == name) from->Fail(absl::StrCat("'", name, "' is there twice"));
+  }
+}
+
 StateTensor::Vector GetVector(uint64_t elements, SectionReader* from) {
   StateTensor::Vector vector;
   vector.name = from->GetText("the name of a vector");
@@ -391,10 +399,13 @@ absl::StatusOr<StateTensor> ParseStateTensor(Bytes body) {
     StateTensor::Counter counter;
     counter.name = from.GetText("the name of a counter");
     counter.value = from.Get<uint64_t>();
+    ExpectNew(tensor.counters, counter.name, &from);
     tensor.counters.push_back(std::move(counter));
   }
   for (uint32_t n = from.GetAtMost(kMostEntries, "a number of vectors"); n > 0 && from.ok(); --n) {
-    tensor.vectors.push_back(GetVector(*job_elements, &from));
+    StateTensor::Vector vector = GetVector(*job_elements, &from);
+    ExpectNew(tensor.vectors, vector.name, &from);
+    tensor.vectors.push_back(std::move(vector));
   }
   for (Bytes* const state : {&tensor.worker_state, &tensor.server_state}) {
     *state = from.GetBytes(from.Get<uint64_t>());

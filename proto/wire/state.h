@@ -115,9 +115,9 @@ struct StateTensor {
 std::vector<std::byte> EncodeStateGroup(const StateGroup& group);
 absl::StatusOr<StateGroup> ParseStateGroup(Bytes body);
 std::vector<std::byte> EncodeStateTensor(const StateTensor& tensor);
-// Counts, sizes and enumerations are in range, vectors lie within the tensor and hold finite numbers (but
-// for replicated ones, which may have overflowed as the job's parameters have). Whether the rows make sense
-// is for the engine to say.
+// Counts, sizes and enumerations are in range, names of counters and of vectors differ, vectors lie within
+// the tensor and hold finite numbers (but for replicated ones, which may have overflowed as the job's
+// parameters have). Whether the rows make sense is for the engine to say.
 absl::StatusOr<StateTensor> ParseStateTensor(Bytes body);
 
 }  // namespace terse::wire

@@ -5,7 +5,7 @@
 //   u16 block  in units of 8 elements      u16 rank
 //   u16 density  (x + 1) / 65,536          u8 value format + 3 span, modulo 9
 //   u8 choices  bit 0 index coding, 1 selection, 2 rounding, 3 scale, 4 error of powersgd,
-//               5 and 6 repetitions (encode): 1, 4, 16, 64
+//               5 to 7 repetitions (encode): x = 7 until the tensor is long (topk alone), else 4^(x modulo 4)
 //   u16 extent  decode: elements; encode: elements from one shard to the next
 // Sums and matrices of a few thousand elements reach every branch and stay fast.
 #ifndef TERSE_TESTS_FUZZ_CODEC_INPUT_H_
@@ -25,8 +25,8 @@ inline constexpr size_t kMostElements = 4096;
 
 struct CodecInput {
   terse::testing::CodecCase test_case;
-  size_t repetitions = 1;
-  size_t extent = 0;  // at most kMostElements
+  uint32_t repetitions = 0;  // x of the choices
+  size_t extent = 0;         // at most kMostElements
   wire::Bytes rest;
 };
 
@@ -49,7 +49,7 @@ inline std::optional<CodecInput> TakeCodec(wire::Bytes bytes) {
   params.rounding = static_cast<wire::Rounding>(choices >> 2 & 1);
   params.scale = static_cast<wire::ScaleNorm>(choices >> 3 & 1);
   params.error = static_cast<wire::LowRankError>(choices >> 4 & 1);
-  input.repetitions = size_t{1} << (choices >> 5 & 3) * 2;
+  input.repetitions = choices >> 5;
   input.extent = reader.Get<uint16_t>() % (kMostElements + 1);
   input.rest = reader.GetBytes(reader.remaining());
   const Compressor* const codec = input.test_case.codec;

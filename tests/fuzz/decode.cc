@@ -5,6 +5,8 @@
 #include <vector>
 
 #include "compressors/kernels/dispatch.h"
+#include "compressors/kernels/floats.h"
+#include "compressors/rice.h"
 #include "tests/fuzz/codec_input.h"
 #include "tests/fuzz/fuzz.h"
 
@@ -41,6 +43,54 @@ void RequireSumAsRepeatedDecoding(const CodecCase& test_case, wire::Bytes payloa
   Require(Bits(sum) == Bits(expected), "a sum has the bits of repeated decoding");
 }
 
+std::vector<std::byte> RiceCoded(absl::Span<const uint32_t> positions, uint32_t parameter) {
+  uint64_t bits = 0;
+  uint64_t next = 0;
+  for (const uint32_t position : positions) {
+    bits += ((position - next) >> parameter) + 1 + parameter;
+    next = uint64_t{position} + 1;
+  }
+  const RicePlan plan{.parameter = parameter, .bytes = (bits + 31) / 32 * 4};
+  std::vector<std::byte> coded(plan.bytes);
+  EncodeRice(plan, positions, coded.data());
+  return coded;
+}
+
+// Layout of docs/wire_format.md. The entries as an encoder writes them that chooses coding, parameter and
+// format of the payload: one spelling of each, and nothing between or behind.
+void RequireOneSpelling(wire::Bytes payload, absl::Span<const uint32_t> positions,
+                        const std::vector<float>& decoded) {
+  if (decoded.empty()) return Require(payload.empty(), "no elements have no payload");
+  const auto rice = wire::Load<uint8_t>(payload.data() + 4);
+  const auto parameter = wire::Load<uint8_t>(payload.data() + 5);
+  const auto format = static_cast<wire::ValueFormat>(wire::Load<uint8_t>(payload.data() + 6));
+  std::vector<std::byte> again;
+  const auto put = [&again](auto number) {
+    again.resize(again.size() + sizeof(number));
+    wire::Store(again.data() + again.size() - sizeof(number), number);
+  };
+  put(static_cast<uint32_t>(positions.size()));
+  for (const uint8_t byte :
+       {rice, uint8_t(rice != 0 ? parameter : 0), static_cast<uint8_t>(format), uint8_t{0}}) {
+    put(byte);
+  }
+  if (rice != 0) {
+    const std::vector<std::byte> coded = RiceCoded(positions, parameter);
+    again.insert(again.end(), coded.begin(), coded.end());
+  } else {
+    for (const uint32_t position : positions) put(position);
+  }
+  for (const uint32_t position : positions) {
+    const float value = decoded[position];
+    if (format == wire::ValueFormat::kFp32) {
+      put(value);
+    } else {
+      put(format == wire::ValueFormat::kFp16 ? kernels::ToFp16(value) : kernels::ToBf16(value));
+    }
+  }
+  Require(wire::Bytes(again) == payload, "entries that were decoded encode to the same bytes");
+}
+
 void RequireSupport(const CodecCase& test_case, wire::Bytes payload, const std::vector<float>& decoded) {
   std::vector<uint32_t> indices(decoded.size());
   const absl::StatusOr<size_t> count =
@@ -51,6 +101,7 @@ void RequireSupport(const CodecCase& test_case, wire::Bytes payload, const std::
     Require(decoded[i] == 0.0f || std::binary_search(indices.begin(), indices.end(), i),
             "an element outside of the support is 0");
   }
+  RequireOneSpelling(payload, indices, decoded);
 }
 
 void RequireItsLength(const CodecCase& test_case, const std::vector<std::byte>& payload, size_t n) {

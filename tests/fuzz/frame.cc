@@ -29,8 +29,7 @@ void TakeAll(wire::Bytes bytes) {
             "a frame is its header and its payload");
     const wire::FrameHeader& header = frame->header;
     Require((header.flags & ~wire::kFrameFlags) == 0, "a frame has no unknown flag");
-    Require(!wire::Name(header.codec).empty() && !wire::Name(header.exchange).empty(),
-            "a frame names codec and exchange");
+    Require(IsNamed(header.codec) && IsNamed(header.exchange), "a frame names codec and exchange");
     Require(header.begin + header.count >= header.begin, "a frame's range does not overflow");
     std::vector<std::byte> again(before.begin(), before.begin() + taken);
     std::memset(again.data(), 0, wire::kFrameHeaderBytes);

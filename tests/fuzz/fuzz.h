@@ -14,6 +14,7 @@
 #include <string>
 
 #include "proto/wire/bytes.h"
+#include "proto/wire/types.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size);
 
@@ -27,6 +28,12 @@ inline void Require(bool holds, const char* promise) {
 
 inline void RequireNone(const std::optional<std::string>& complaint) {
   if (complaint) Require(false, complaint->c_str());
+}
+
+// Of the enumerations of types.h: whether the number is one of theirs.
+template <typename Enum>
+bool IsNamed(Enum number) {
+  return wire::Name(number) != "unknown";
 }
 
 inline wire::Bytes AsBytes(const uint8_t* data, size_t size) {

@@ -32,7 +32,7 @@ def records(path):
         record[key] = f"{record[key]} {value}" if key in record else value
 
 
-def header(codec, params, extent, repetitions=1):
+def header(codec, params, extent, repetitions=0):
     """As tests/fuzz/codec_input.h reads it."""
     choices = (
         (params.get("index", "u32") == "rice")
@@ -40,7 +40,7 @@ def header(codec, params, extent, repetitions=1):
         | (params.get("rounding", "nearest") == "stochastic") << 2
         | (params.get("scale", "l2") == "l1") << 3
         | (params.get("error", "local") == "local") << 4
-        | [1, 4, 16, 64].index(repetitions) << 5
+        | repetitions << 5
     )
     return struct.pack(
         "<BBHHHBBH",
@@ -82,7 +82,7 @@ def hostile_seeds():
             write("encode", f"{codec}_hostile_block{block}", header(codec, {"block": block, "density": 0.25}, 64) + floats)
     many = struct.pack("<512f", *(float(i * i % 1009 - 400) for i in range(512)))
     for selection in ("exact", "sampled"):
-        write("encode", f"topk_{selection}", header("topk", {"selection": selection, "index": "rice"}, 0, 64) + many)
+        write("encode", f"topk_{selection}", header("topk", {"selection": selection, "index": "rice"}, 0, 7) + many)
 
 
 def frame_seeds():
@@ -112,6 +112,80 @@ def announcement_seeds():
     write("announcement", "no_intent", announcement(99, 0, b""))
 
 
+def state_sections(file):
+    """Kind and body of each section of a file of saved state (docs/state_format.md)."""
+    at = 64
+    while at < len(file):
+        kind, size = struct.unpack_from("<I4xQ", file, at)
+        yield kind, file[at + 16 : at + 16 + size]
+        at += 16 + size + 4
+
+
+def state_tensor(codec, exchange, counters=(), vectors=(), worker_state=b"", unit=0.5):
+    """A tensor's section, 6 x 4; vectors are (name, role, elements), their checksums are the target's affair."""
+
+    def text(string):
+        return struct.pack("<I", len(string)) + string.encode()
+
+    def row(reason):
+        numbers = [CODECS.index(codec), exchange, 1, 1, 0, 0, 0, 0, 1, 0, 0, 0]
+        return struct.pack("<12BIdII", *numbers, 2, 0.25, 4, 16) + text(reason)
+
+    body = struct.pack("<IBBH2q", 0, 0, 1, 2, 6, 4) + text("w") + struct.pack("<QQ", 24, 0)
+    body += row("configured") + row("configured") + struct.pack("<QQ", 5, 6)
+    body += struct.pack("<I", len(counters))
+    for name, value in counters:
+        body += text(name) + struct.pack("<Q", value)
+    body += struct.pack("<I", len(vectors))
+    for name, role, count in vectors:
+        values = struct.pack(f"<{count}f", *(unit * (i - 6) for i in range(count)))
+        body += text(name) + struct.pack("<B3xIQQ", role, 0, 0, count) + values
+    return body + struct.pack("<Q", len(worker_state)) + worker_state + struct.pack("<Q", 0)
+
+
+def state_seeds():
+    def choices(method, old_size, size, rank):
+        return bytes([method | (old_size - 1) << 2 | (size - 1) << 4 | rank << 6])
+
+    for path in sorted((GOLDEN / "state" / "save-1").glob("*.terse")):
+        rank = int(path.name.split("-")[1])
+        file = path.read_bytes()
+        write("state", f"file_{rank}", b"\0\0" + file)
+        for number, (kind, body) in enumerate(state_sections(file)):
+            part = {1: 3, 2: 1, 3: 2}[kind]
+            write("state", f"section_{rank}_{number}", bytes([part]) + choices(2, 2, 2, rank) + body)
+    group = struct.pack("<QQqIIIIQQQ3d", 9, 1, 64, 2, 1, 2, 0, 3, 0, 3, 1.0, 0.5, float("inf"))
+    write("state", "group_warmup", b"\1\0" + group)
+
+    own, replicated, shard = 0, 1, 2
+    error = [("residual", own, 24)]
+    frozen = [("m_updates", 3), ("variance_updates", 3), ("frozen", 1), ("draining", 0), ("own_warmup", 3)]
+    moments = [("m", replicated, 24), ("variance", replicated, 24), ("worker_error", own, 24)]
+    tensors = {
+        "none": (0, state_tensor("none", 0)),
+        "topk": (0, state_tensor("topk", 2, vectors=error)),
+        "quantize": (0, state_tensor("quantize", 3, vectors=error + [("server_error", shard, 24)])),
+        "powersgd": (0, state_tensor("powersgd", 5, vectors=error, worker_state=bytes(range(32)))),
+        "dgc": (1, state_tensor("topk", 2, vectors=[("u", own, 24), ("v", own, 24), ("decay", replicated, 24)])),
+        "adam": (2, state_tensor("onebit", 3, frozen, moments + [("server_error", shard, 24)])),
+    }
+    huge = state_tensor("topk", 2, vectors=error, unit=2e37)
+    write("state", "huge_3_to_2", b"\2" + choices(0, 3, 2, 0) + huge)
+    # Refused.
+    for name, counters, vectors in [
+        ("counters_twice", [("frozen", 1)] * 2, []),
+        ("counters_many", [(f"c{i}", i) for i in range(65)], []),
+        ("vectors_twice", [], error * 2),
+        ("vectors_many", [], [(f"v{i}", own, 0) for i in range(65)]),
+        ("vector_short", [], [("residual", own, 23)]),
+        ("vector_role", [], [("residual", replicated, 24)]),
+    ]:
+        write("state", name, b"\2\0" + state_tensor("topk", 2, counters, vectors))
+    for name, (method, body) in tensors.items():
+        for old_size, size in ((1, 1), (2, 1), (1, 3), (3, 4)):
+            write("state", f"{name}_{old_size}_to_{size}", b"\2" + choices(method, old_size, size, size - 1) + body)
+
+
 def settings_seeds():
     yaml = {
         "sections": "method: dgc\nexclude: [\"*.bias\", '*norm*', embedding.*]\ndgc:\n  density: 0.001\n"
@@ -137,4 +211,5 @@ if __name__ == "__main__":
     hostile_seeds()
     frame_seeds()
     announcement_seeds()
+    state_seeds()
     settings_seeds()

@@ -156,6 +156,8 @@ TEST(StateFormat, ImpossibleTensorsAreRefused) {
   refused([](StateTensor* t) { t->vectors[0].begin = 1; }, "is no shard and begins at 1");
   refused([](StateTensor* t) { t->vectors.resize(65, t->vectors[0]); }, "65 is too much");
   refused([](StateTensor* t) { t->counters.resize(65); }, "65 is too much");
+  refused([](StateTensor* t) { t->counters[1].name = "m_updates"; }, "'m_updates' is there twice");
+  refused([](StateTensor* t) { t->vectors.push_back(t->vectors[0]); }, "'residual' is there twice");
   const std::vector<float> poisoned = {1.0f, std::numeric_limits<float>::quiet_NaN()};
   refused([&](StateTensor* t) { t->vectors[0].values = BytesOf(poisoned); }, "NaN");
 }
