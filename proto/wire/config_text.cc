@@ -50,7 +50,8 @@ constexpr absl::string_view kRules = R"(
   `onebit`: a `compressor` that says something else is an error, and so are `error_feedback: false` and
   `reduce: sum`.
 - `adam.freeze: auto` needs `adam.lr_warmup_steps` when the job warms its learning rate up; as a number,
-  15 to 25 % of all steps is good for `adam.freeze`.
+  15 to 25 % of all steps is good for `adam.freeze`. Where that is before about 1/(1 - beta2) steps, set
+  `adam.bias_correction`: the variance is still too small then, and every later step too long.
 - `dgc.decay: local` with `dgc.weight_decay` above 0 needs `terse_optimizer_step`: `terse_allreduce` does not
   know the parameters, and says so.
 - `topk.warmup_steps` above 0 needs a `topk.warmup_density` that is not empty, and `dgc.warmup_steps` a
