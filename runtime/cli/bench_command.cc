@@ -143,6 +143,8 @@ void AddBenchCommand(CLI::App& app, std::function<void()>* run) {
       ->check(CLI::Range(1, 64))
       ->type_name("N");
   bench->add_option("--seed", line->bench.seed, "Seed of the gradients")->capture_default_str();
+  bench->add_flag("!--no-dense", line->bench.dense,
+                  "Leave the dense all-reduce out: no speed-up and no error, but faster on slow links");
   bench->add_flag("--json", line->json, "Print JSON (docs/cli.md) instead of a table");
   bench->callback([run, line] { *run = [line] { Run(*line); }; });
 }

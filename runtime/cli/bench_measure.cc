@@ -150,17 +150,15 @@ class RankBench {
         compressed_->Step(1.0);
       });
     };
-    if (i % 2 == 0) {
-      dense();
-      compressed();
-    } else {
-      compressed();
-      dense();
-    }
+    const bool dense_first = i % 2 == 0;
+    if (options_.dense && dense_first) dense();
+    compressed();
+    if (options_.dense && !dense_first) dense();
     if (!counts) return;
     times_.push_back(dense_ms);
     times_.push_back(compressed_ms);
-    if (control_.rank() == 0) error_ = std::max(error_, RelativeError(compressed_out_, dense_out_));
+    if (options_.dense && control_.rank() == 0)
+      error_ = std::max(error_, RelativeError(compressed_out_, dense_out_));
   }
 
   std::optional<BenchResult> Collect(const Totals& before, const nlohmann::json& report) {
@@ -182,7 +180,7 @@ class RankBench {
     }
     BenchResult result;
     const double n = options_.repeat;
-    result.dense_ms = Median(dense);
+    if (options_.dense) result.dense_ms = Median(dense);
     result.terse_ms = Median(compressed);
     result.encode_ms = (after.encode_ms - before.encode_ms) / n;
     result.exchange_ms = (after.exchange_ms - before.exchange_ms) / n;
@@ -198,7 +196,7 @@ class RankBench {
     result.codec = tensor.at("codec");
     result.exchange = tensor.at("exchange");
     result.reason = tensor.at("reason");
-    if (result.method == "allreduce") result.relative_error = error_;
+    if (options_.dense && result.method == "allreduce") result.relative_error = error_;
     return result;
   }
 

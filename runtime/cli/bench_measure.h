@@ -20,6 +20,7 @@ struct BenchOptions {
   int repeat = 5;
   int warmup = 2;  // repetitions before the first that counts
   uint64_t seed = 1;
+  bool dense = true;  // measure the dense all-reduce as well
 };
 
 // One row of the result. Times in ms.
@@ -34,7 +35,7 @@ struct BenchResult {
   std::string reason;
   int32_t world_size = 0;
   int64_t elements = 0;
-  double dense_ms = 0;
+  std::optional<double> dense_ms;  // none without BenchOptions::dense, as are what follows from it
   double terse_ms = 0;
   double encode_ms = 0;  // of rank 0, mean over the repetitions
   double exchange_ms = 0;
@@ -45,7 +46,9 @@ struct BenchResult {
   // return the mean (dgc, onebit_adam).
   std::optional<double> relative_error;
 
-  double speedup() const { return terse_ms > 0 ? dense_ms / terse_ms : 0; }
+  std::optional<double> speedup() const {
+    return dense_ms && terse_ms > 0 ? std::optional<double>(*dense_ms / terse_ms) : std::nullopt;
+  }
   // None with one rank, where nothing is sent.
   std::optional<double> ratio() const {
     return bytes_sent > 0 ? std::optional<double>(ring_bytes / bytes_sent) : std::nullopt;

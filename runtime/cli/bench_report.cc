@@ -63,11 +63,12 @@ std::string Align(const std::vector<Row>& rows) {
 
 Row ToRow(const BenchResult& r) {
   const std::optional<double> ratio = r.ratio();
+  const std::optional<double> speedup = r.speedup();
   return {r.name,
           FormatCount(static_cast<double>(r.elements)),
-          FormatMs(r.dense_ms),
+          r.dense_ms ? FormatMs(*r.dense_ms) : "-",
           FormatMs(r.terse_ms),
-          Format("%.2f x", r.speedup()),
+          speedup ? Format("%.2f x", *speedup) : "-",
           FormatMs(r.encode_ms),
           FormatMs(r.exchange_ms),
           FormatMs(r.decode_ms),
@@ -135,9 +136,9 @@ std::string FormatJson(const std::vector<BenchResult>& results, const BenchOptio
                               {"codec", r.codec},
                               {"exchange", r.exchange},
                               {"reason", r.reason},
-                              {"dense_ms", r.dense_ms},
+                              {"dense_ms", OrNull(r.dense_ms)},
                               {"terse_ms", r.terse_ms},
-                              {"speedup", r.speedup()},
+                              {"speedup", OrNull(r.speedup())},
                               {"encode_ms", r.encode_ms},
                               {"exchange_ms", r.exchange_ms},
                               {"decode_ms", r.decode_ms},
