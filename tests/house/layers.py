@@ -26,6 +26,7 @@ ANYTHING = "anything"
 LIBRARIES = {
     "Abseil": ("absl/",),
     "CLI11": ("CLI/",),
+    "Gloo": ("gloo/",),
     "GoogleTest": ("gtest/", "gmock/"),
     "Highway": ("hwy/",),
     "MPI": ("mpi.h",),
