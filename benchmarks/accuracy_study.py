@@ -39,7 +39,7 @@ def averaged(compressor, options=""):
 DENSE = "method: allreduce\ncompressor: none\n"
 ADAM = "method: onebit_adam\ncompressor: onebit\nadam: {{freeze: {early}}}\n"
 # For a freeze long before 1 / (1 - beta2) steps, where the variance is still far too small.
-ADAM_CORRECTED = ADAM.replace("}}", ", bias_correction: true}}")
+ADAM_CORRECTED = "method: onebit_adam\ncompressor: onebit\nadam: {{freeze: {early}, bias_correction: true}}\n"
 BLOCKS = "onebit: {{scale: l1, block: 1024}}\n"
 SETTINGS = {
     "sgd": Setting("sgd", "sgd", DENSE),
