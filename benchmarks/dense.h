@@ -6,11 +6,15 @@
 #define TERSE_BENCHMARKS_DENSE_H_
 
 #include <algorithm>
+#include <charconv>
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <functional>
+#include <system_error>
 #include <vector>
 
 namespace terse::benchmarks {
@@ -21,13 +25,21 @@ struct DenseArguments {
   int repetitions = 0;
 };
 
+// A number from 0 on; -1 for anything else.
+inline int64_t ParseNumber(const char* text) {
+  int64_t number = 0;
+  const char* const end = text + std::strlen(text);
+  const auto [stop, error] = std::from_chars(text, end, number);
+  return error == std::errc() && stop == end && number >= 0 ? number : -1;
+}
+
 inline DenseArguments ParseDenseArguments(int argc, char** argv) {
   DenseArguments arguments;
-  if (argc >= 3) {
-    arguments.elements = std::strtoull(argv[1], nullptr, 10);
-    arguments.repetitions = std::atoi(argv[2]);
-  }
-  if (arguments.elements == 0 || arguments.repetitions < 1) {
+  const int64_t elements = argc == 3 ? ParseNumber(argv[1]) : -1;
+  const int64_t repetitions = argc == 3 ? ParseNumber(argv[2]) : -1;
+  arguments.elements = static_cast<size_t>(elements);
+  arguments.repetitions = static_cast<int>(repetitions);
+  if (elements < 1 || elements > INT32_MAX || repetitions < 1 || repetitions > INT32_MAX) {
     std::fprintf(stderr, "usage: %s ELEMENTS REPETITIONS\n", argv[0]);
     std::exit(2);
   }

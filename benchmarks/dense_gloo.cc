@@ -41,8 +41,8 @@ void Reduce(const std::shared_ptr<gloo::Context>& context, T* values, size_t n,
 int main(int argc, char** argv) {
   const terse::benchmarks::DenseArguments arguments = terse::benchmarks::ParseDenseArguments(argc, argv);
   terse::benchmarks::DenseRank rank;
-  rank.rank = std::atoi(Environment("BED_RANK"));
-  rank.size = std::atoi(Environment("BED_SIZE"));
+  rank.rank = static_cast<int>(terse::benchmarks::ParseNumber(Environment("BED_RANK")));
+  rank.size = static_cast<int>(terse::benchmarks::ParseNumber(Environment("BED_SIZE")));
   gloo::transport::tcp::attr interface;
   interface.iface = Environment("BED_INTERFACE");
   auto device = gloo::transport::tcp::CreateDevice(interface);
