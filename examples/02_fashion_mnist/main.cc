@@ -5,10 +5,8 @@
 #include <array>
 #include <cmath>
 #include <cstdio>
-#include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
-#include <sstream>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -16,6 +14,7 @@
 #include "examples/02_fashion_mnist/dataset.h"
 #include "examples/02_fashion_mnist/runs.h"
 #include "examples/02_fashion_mnist/trainer.h"
+#include "examples/common/files.h"
 
 namespace terse::examples {
 namespace {
@@ -68,14 +67,6 @@ void AddOptions(CLI::App* app, Arguments* arguments) {
   app->add_option("--progress", training.progress, "auto, bar, lines or none (mpirun hides the terminal)")
       ->transform(CLI::CheckedTransformer(styles));
   app->add_flag("--quiet", arguments->quiet, "no progress and no summary");
-}
-
-std::string ReadTextFile(const std::string& path) {
-  std::ifstream file(path);
-  std::ostringstream text;
-  text << file.rdbuf();
-  if (!file) throw std::runtime_error(path + ": cannot be read");
-  return text.str();
 }
 
 nlohmann::json CurveJson(const std::vector<CurvePoint>& curve) {
@@ -135,13 +126,6 @@ nlohmann::json ResultJson(const Arguments& arguments, const Run& run, const Trai
   json["curve"] = CurveJson(result.curve);
   json["tensors"] = group.at("tensors");
   return json;
-}
-
-void WriteJson(const std::string& path, const nlohmann::json& json) {
-  std::ofstream file(path);
-  file << json.dump(1) << '\n';
-  file.close();
-  if (!file) throw std::runtime_error(path + ": cannot be written");
 }
 
 int Main(Arguments arguments, const MpiSession& session) {

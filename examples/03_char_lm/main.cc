@@ -8,18 +8,17 @@
 #include <array>
 #include <cmath>
 #include <cstdio>
-#include <fstream>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <numbers>
 #include <random>
-#include <sstream>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "examples/03_char_lm/model.h"
 #include "examples/03_char_lm/text.h"
+#include "examples/common/files.h"
 #include "examples/common/mpi_session.h"
 #include "examples/common/progress.h"
 #include "examples/common/torch_parameters.h"
@@ -59,15 +58,6 @@ void AddOptions(CLI::App* app, Arguments* arguments) {
       ->check(CLI::PositiveNumber);
   app->add_option("--json", arguments->json_file, "file to write the results to");
   app->add_flag("--quiet", arguments->quiet, "no progress");
-}
-
-std::string ReadConfig(const std::string& path) {
-  if (path.empty()) return "";
-  std::ifstream file(path);
-  std::ostringstream text;
-  text << file.rdbuf();
-  if (!file) throw std::runtime_error(path + ": cannot be read");
-  return text.str();
 }
 
 // Submits every gradient from a hook of the backward pass and waits for all of them after it.
@@ -196,13 +186,6 @@ TestResult Test(CharModel* model, const Text& text, int64_t context, const MpiSe
   return {sums[0] / sums[2] / std::numbers::ln2, 100 * sums[1] / sums[2]};
 }
 
-void WriteJson(const std::string& path, const nlohmann::json& json) {
-  std::ofstream file(path);
-  file << json.dump(1) << '\n';
-  file.close();
-  if (!file) throw std::runtime_error(path + ": cannot be written");
-}
-
 int Main(Arguments arguments, const MpiSession& session) {
   UseOneThread();
   torch::manual_seed(arguments.seed);
@@ -213,7 +196,7 @@ int Main(Arguments arguments, const MpiSession& session) {
   TorchParameters parameters(*model);
   parameters.BroadcastFromRoot(session);
 
-  const std::string config = ReadConfig(arguments.config_file);
+  const std::string config = arguments.config_file.empty() ? "" : ReadTextFile(arguments.config_file);
   Group group = session.OpenGroup(config);
   const nlohmann::json opened = nlohmann::json::parse(group.Report());
   const std::string method = opened.at("method");
