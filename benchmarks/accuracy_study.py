@@ -29,11 +29,12 @@ class Setting(NamedTuple):
     optimizer: str  # the dense setting with the same optimizer, which it is compared with
     rule: str       # --run of fashion_mnist that applies its results
     config: str
+    against: str = ""  # the setting that it is compared with besides, which differs in one thing
 
 
-def averaged(compressor, options=""):
+def averaged(compressor, options="", against=""):
     """A compressed mean of gradients, for the optimizer that the network is commonly trained with."""
-    return Setting("", "", f"method: allreduce\ncompressor: {compressor}\n{options}")
+    return Setting("", "", f"method: allreduce\ncompressor: {compressor}\n{options}", against)
 
 
 DENSE = "method: allreduce\ncompressor: none\n"
@@ -46,11 +47,16 @@ SETTINGS = {
     "adam": Setting("adam", "adam", DENSE),
     "topk": averaged("topk", "topk: {{density: 0.01, warmup_density: [1.0, 0.25, 0.0625, 0.03], "
                              "warmup_steps: {early}}}\n"),
+    "topk_sparse": averaged("topk", "topk: {{density: 0.01, warmup_density: [1.0, 0.25, 0.0625, 0.03], "
+                                    "warmup_steps: {early}, exchange: sparse_reduce}}\n", against="topk"),
     "quantize2": averaged("quantize", "quantize: {{bits: 2}}\n"),
     "quantize4": averaged("quantize", "quantize: {{bits: 4}}\n"),
     "powersgd4": averaged("powersgd", "powersgd: {{rank: 4}}\n"),
     "dgc": Setting("sgd", "dgc", "method: dgc\ncompressor: topk\ndgc: {{density: 0.001, momentum: 0.9, "
                                  "warmup_density: [1.0, 0.015625, 0.0078, 0.004], warmup_steps: {early}}}\n"),
+    "dgc_sparse": Setting("sgd", "dgc", "method: dgc\ncompressor: topk\ntopk: {{exchange: sparse_reduce}}\n"
+                                        "dgc: {{density: 0.001, momentum: 0.9, warmup_density: [1.0, 0.015625, 0.0078, "
+                                        "0.004], warmup_steps: {early}}}\n", "dgc"),
     "onebit_adam": Setting("adam", "onebit_adam", ADAM),
     "onebit_adam_l1": Setting("adam", "onebit_adam", ADAM + BLOCKS),
     "onebit_adam_bc": Setting("adam", "onebit_adam", ADAM_CORRECTED),
@@ -157,20 +163,22 @@ def markdown(network, results, seeds, arguments):
                      + f" | {mean_of(runs, 'test_accuracy'):.2f} | {mean_of(runs, key):.4f}"
                      + f" | {mean_of(runs, 'ratio_compressed_tensors'):.1f}"
                      + f" | {mean_of(runs, 'ratio_whole_model'):.1f} |")
-    lines += ["", "Against the dense run of the same seed and optimizer: loss of accuracy in points, and rise of the "
-              f"{unit}, each as mean ± standard error:", "",
+    lines += ["", "Against the dense run of the same seed and optimizer, or the run that differs in the exchange alone: loss "
+              f"of accuracy in points, and rise of the {unit}, each as mean ± standard error:", "",
               f"| setting | against | loss of accuracy | 95 % bound | rise of the {unit} |", "|---|---|---|---|---|"]
     highest = -math.inf
     for setting in arguments.settings:
         dense = SETTINGS[setting].optimizer or chosen.optimizer
-        if setting == dense:
-            continue
-        mean, error, limit = bound([results[dense, seed]["test_accuracy"] - results[setting, seed]["test_accuracy"]
-                                    for seed in seeds])
-        rise, rise_error, _ = bound([results[setting, seed][key] - results[dense, seed][key] for seed in seeds])
-        highest = max(highest, limit)
-        lines.append(f"| `{setting}` | `{dense}` | {mean:+.2f} ± {error:.2f} | {limit:+.2f} "
-                     f"| {rise:+.4f} ± {rise_error:.4f} |")
+        for other in (dense, SETTINGS[setting].against):
+            if other in ("", setting):
+                continue
+            mean, error, limit = bound([results[other, seed]["test_accuracy"] - results[setting, seed]["test_accuracy"]
+                                        for seed in seeds])
+            rise, rise_error, _ = bound([results[setting, seed][key] - results[other, seed][key] for seed in seeds])
+            if other == dense:
+                highest = max(highest, limit)
+            lines.append(f"| `{setting}` | `{other}` | {mean:+.2f} ± {error:.2f} | {limit:+.2f} "
+                         f"| {rise:+.4f} ± {rise_error:.4f} |")
     return "\n".join(lines) + "\n", highest
 
 
@@ -182,21 +190,23 @@ def main(argv):
                         help="where the runs' results are kept (default: results/accuracy_study)")
     parser.add_argument("--network", choices=NETWORKS, default="lenet", help="what to train (default: lenet)")
     parser.add_argument("--settings", metavar="A,B",
-                        help=f"which of {', '.join(SETTINGS)}, beside the dense ones (default: all, those with bias "
-                        "correction for char_lm alone)")
+                        help=f"which of {', '.join(SETTINGS)}, beside the dense ones (default: all but sparse "
+                        "reduce, those with bias correction for char_lm alone)")
     parser.add_argument("--seeds", type=int, default=8, metavar="N", help="seeds 1 to N (default: 8)")
     parser.add_argument("--limit", type=float, default=math.inf, metavar="POINTS",
                         help="the highest bound that passes (default: none)")
     arguments = parser.parse_args(argv)
     if not 2 <= arguments.seeds <= len(T_95) + 1:
         parser.error(f"--seeds is 2 to {len(T_95) + 1}")
-    every = [name for name in SETTINGS if arguments.network == "char_lm" or not name.endswith("_bc")]
+    every = [name for name in SETTINGS if not name.endswith("_sparse")
+             and (arguments.network == "char_lm" or not name.endswith("_bc"))]
     wanted = arguments.settings.split(",") if arguments.settings else every
     for setting in wanted:
         if setting not in SETTINGS:
             parser.error(f"no setting is called {setting}; there are {', '.join(SETTINGS)}")
     chosen = NETWORKS[arguments.network]
-    wanted = {setting for name in wanted for setting in (name, SETTINGS[name].optimizer or chosen.optimizer)}
+    wanted = {setting for name in wanted
+              for setting in (name, SETTINGS[name].against, SETTINGS[name].optimizer or chosen.optimizer)}
     arguments.settings = [setting for setting in SETTINGS if setting in wanted]
     program = arguments.build / "bin" / chosen.program
     if not program.exists():

@@ -27,6 +27,12 @@ METHODS = {
     "powersgd4": "compressor=powersgd,powersgd.rank=4",
     "topk": "compressor=topk,topk.density=0.01",
 }
+# Asked for by name.
+MORE_METHODS = {
+    "dgc_sparse": "method=dgc,compressor=topk,dgc.density=0.001,topk.exchange=sparse_reduce",
+    "topk_sparse": "compressor=topk,topk.density=0.01,topk.exchange=sparse_reduce",
+}
+ALL_METHODS = METHODS | MORE_METHODS
 SUFFIXES = {"": 1, "k": 1_000, "m": 1_000_000}
 
 
@@ -80,7 +86,7 @@ def measure(arguments):
     for name in arguments.methods:
         progress(f"{name} ...")
         bench = run(["bed-mpirun", build / "terse", "bench", "--json", "--no-dense", "--elements", arguments.elements,
-                     "--repeat", arguments.repeat, "--warmup", 1, "--case", f"{name}: {METHODS[name]}"])
+                     "--repeat", arguments.repeat, "--warmup", 1, "--case", f"{name}: {ALL_METHODS[name]}"])
         result = bench["results"][0]
         rows.append({"rate": arguments.rate, "hosts": arguments.hosts, "elements": arguments.elements,
                      "transport": bench["transport"], "name": name, "exchange_ms": result["terse_ms"],
@@ -114,7 +120,7 @@ def main(argv):
     parser.add_argument("--elements", type=elements_argument, default=25_600_000, metavar="E",
                         help="fp32 elements of the gradient (default: 25.6M)")
     parser.add_argument("--methods", default=",".join(METHODS), metavar="A,B",
-                        help=f"which of {', '.join(METHODS)} (default: all)")
+                        help=f"which of {', '.join(ALL_METHODS)} (default: all but {', '.join(MORE_METHODS)})")
     parser.add_argument("--repeat", type=int, default=5, metavar="N", help="repetitions that count (default: 5)")
     parser.add_argument("--json", action="store_true", help="print the rows as JSON (docs/benchmarks.md)")
     parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build" / "release", metavar="DIR",
@@ -127,8 +133,8 @@ def main(argv):
         parser.error("--repeat is at least 1")
     arguments.methods = arguments.methods.split(",")
     for name in arguments.methods:
-        if name not in METHODS:
-            parser.error(f"no method is called {name}; there are {', '.join(METHODS)}")
+        if name not in ALL_METHODS:
+            parser.error(f"no method is called {name}; there are {', '.join(ALL_METHODS)}")
     for program in ("terse", "dense_mpi"):
         if not (arguments.build / "bin" / program).exists():
             parser.error(f"{arguments.build}/bin/{program} is not there; build it with: cmake --preset release && "

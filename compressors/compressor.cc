@@ -29,6 +29,11 @@ absl::StatusOr<size_t> Compressor::Support(const wire::CodecParams& params, wire
   return absl::UnimplementedError("this codec sends every element; only gather codecs have a support");
 }
 
+absl::StatusOr<size_t> Compressor::Unpack(const wire::CodecParams& params, wire::Bytes payload, size_t n,
+                                          absl::Span<uint32_t> positions, absl::Span<float> values) const {
+  return absl::UnimplementedError("this codec sends every element; only gather codecs have entries");
+}
+
 absl::StatusOr<EncodeResult> Compressor::BeginRound(const wire::CodecParams& params, const RoundArgs& args,
                                                     size_t round, absl::Span<float> floats) const {
   return NotLinear();

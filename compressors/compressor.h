@@ -152,6 +152,21 @@ class Compressor {
   virtual absl::StatusOr<size_t> Support(const wire::CodecParams& params, wire::Bytes payload, size_t n,
                                          absl::Span<uint32_t> indices) const;
 
+  // Gather codecs: entries by themselves, for exchanges that sum and choose among them on the way.
+  // At most so many are in a payload of n elements.
+  virtual size_t MostEntries(const wire::CodecParams& params, size_t n) const { return 0; }
+  // Reads a payload's entries: ascending positions, and the values as they arrive. Both spans have the
+  // capacity; returns how many there are, DATA_LOSS when more. Others: UNIMPLEMENTED.
+  virtual absl::StatusOr<size_t> Unpack(const wire::CodecParams& params, wire::Bytes payload, size_t n,
+                                        absl::Span<uint32_t> positions, absl::Span<float> values) const;
+  // The payload of such entries; a value that the format of `params` cannot hold is rounded. Returns its
+  // size, at most PackedBytes(params, positions.size()), which `out` has (0 for n = 0).
+  virtual size_t PackedBytes(const wire::CodecParams& params, size_t count) const { return 0; }
+  virtual size_t Pack(const wire::CodecParams& params, size_t n, absl::Span<const uint32_t> positions,
+                      absl::Span<const float> values, wire::MutableBytes out) const {
+    return 0;
+  }
+
   // Turns a deferred residual into the plain one, in place; a no-op for codecs that never defer.
   virtual void Materialize(const wire::CodecParams& params, wire::MutableBytes state,
                            absl::Span<float> residual) const {}

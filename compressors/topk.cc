@@ -381,6 +381,26 @@ absl::Status DecodeGroup(absl::Span<const wire::Bytes> payloads, float weight, k
   return absl::OkStatus();
 }
 
+// All entries, in order: positions into `positions`, values to put(entry, value).
+template <typename Put>
+absl::StatusOr<size_t> ReadEntries(wire::Bytes payload, size_t n, absl::Span<uint32_t> positions,
+                                   const Put& put) {
+  Entries entries;
+  entries.Open(payload, n);
+  if (entries.count() > positions.size()) {
+    return absl::DataLossError(absl::StrCat("topk payload has ", entries.count(),
+                                            " positions, more than the ", positions.size(),
+                                            " that its density allows"));
+  }
+  uint32_t* const to = positions.data();
+  for (size_t i = 0; entries.position() != Entries::kEnd; ++i, entries.Advance()) {
+    to[i] = static_cast<uint32_t>(entries.position());
+    put(i, entries.value());
+  }
+  if (!entries.status().ok()) return entries.status();
+  return entries.count();
+}
+
 }  // namespace
 
 size_t TopKCount(double density, size_t n) {
@@ -437,9 +457,22 @@ absl::StatusOr<EncodeResult> TopK::Encode(const wire::CodecParams& params, const
   const size_t k = TopKCount(params.density, n);
   Selector selector(args, k, PlanSelection(n, k, params.selection));
   selector.Run(params.values);
-  const absl::Span<const uint32_t> positions = selector.positions();
+  shard.size = Pack(params, n, selector.positions(), selector.values(), shard.out);
+  return EncodeResult{selector.nonfinite()};
+}
 
-  std::byte* at = shard.out.data() + kHeaderBytes;
+size_t TopK::MostEntries(const wire::CodecParams& params, size_t n) const {
+  return TopKCount(params.density, n);
+}
+
+size_t TopK::PackedBytes(const wire::CodecParams& params, size_t count) const {
+  return kHeaderBytes + count * (sizeof(uint32_t) + ValueBytes(params.values));
+}
+
+size_t TopK::Pack(const wire::CodecParams& params, size_t n, absl::Span<const uint32_t> positions,
+                  absl::Span<const float> values, wire::MutableBytes out) const {
+  if (n == 0) return 0;
+  std::byte* at = out.data() + kHeaderBytes;
   const size_t plain_bytes = positions.size() * sizeof(uint32_t);
   wire::IndexCoding coding = wire::IndexCoding::kU32;
   RicePlan rice;
@@ -453,16 +486,15 @@ absl::StatusOr<EncodeResult> TopK::Encode(const wire::CodecParams& params, const
     std::memcpy(at, positions.data(), plain_bytes);
     at += plain_bytes;
   }
-  at = StoreValues(params.values, selector.values(), at);
-  shard.size = static_cast<size_t>(at - shard.out.data());
+  at = StoreValues(params.values, values, at);
 
-  wire::Writer header(shard.out);
+  wire::Writer header(out);
   header.Put(static_cast<uint32_t>(positions.size()));
   header.Put(static_cast<uint8_t>(coding));
   header.Put(static_cast<uint8_t>(rice.parameter));
   header.Put(static_cast<uint8_t>(params.values));
   header.Put(uint8_t{0});
-  return EncodeResult{selector.nonfinite()};
+  return static_cast<size_t>(at - out.data());
 }
 
 absl::Status TopK::Decode(const wire::CodecParams& params, wire::Bytes payload, float weight,
@@ -479,18 +511,14 @@ absl::Status TopK::DecodeSum(const wire::CodecParams& params, absl::Span<const w
 
 absl::StatusOr<size_t> TopK::Support(const wire::CodecParams& params, wire::Bytes payload, size_t n,
                                      absl::Span<uint32_t> indices) const {
-  Entries entries;
-  entries.Open(payload, n);
-  if (entries.count() > indices.size()) {
-    return absl::DataLossError(absl::StrCat("topk payload has ", entries.count(),
-                                            " positions, more than the ", indices.size(),
-                                            " that its density allows"));
-  }
-  for (size_t i = 0; entries.position() != Entries::kEnd; ++i, entries.Advance()) {
-    indices[i] = static_cast<uint32_t>(entries.position());
-  }
-  if (!entries.status().ok()) return entries.status();
-  return entries.count();
+  return ReadEntries(payload, n, indices, [](size_t, float) {});
+}
+
+absl::StatusOr<size_t> TopK::Unpack(const wire::CodecParams& params, wire::Bytes payload, size_t n,
+                                    absl::Span<uint32_t> positions, absl::Span<float> values) const {
+  float* const to = values.data();
+  return ReadEntries(payload, n, positions.first(std::min(positions.size(), values.size())),
+                     [to](size_t i, float value) { to[i] = value; });
 }
 
 const Compressor& TopKCompressor() {

@@ -39,6 +39,12 @@ class TopK final : public Compressor {
                          float weight, absl::Span<float> out) const override;
   absl::StatusOr<size_t> Support(const wire::CodecParams& params, wire::Bytes payload, size_t n,
                                  absl::Span<uint32_t> indices) const override;
+  size_t MostEntries(const wire::CodecParams& params, size_t n) const override;
+  absl::StatusOr<size_t> Unpack(const wire::CodecParams& params, wire::Bytes payload, size_t n,
+                                absl::Span<uint32_t> positions, absl::Span<float> values) const override;
+  size_t PackedBytes(const wire::CodecParams& params, size_t count) const override;
+  size_t Pack(const wire::CodecParams& params, size_t n, absl::Span<const uint32_t> positions,
+              absl::Span<const float> values, wire::MutableBytes out) const override;
 };
 
 const Compressor& TopKCompressor();

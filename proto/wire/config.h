@@ -24,6 +24,8 @@ namespace terse::wire {
 
 // Where DGC's weight decay goes: into a buffer of the optimizer step, or into each rank's gradient.
 enum class DecayForm : uint8_t { kBuffer, kLocal };
+// How the entries of topk and dgc travel; auto: by the cost model.
+enum class SparseExchange : uint8_t { kAuto, kAllGather, kSparseReduce };
 
 // Everything a group is opened with. Field names follow the keys; defaults here are the defaults.
 struct Config {
@@ -40,6 +42,7 @@ struct Config {
     IndexCoding index = IndexCoding::kRice;
     SelectionRule selection = SelectionRule::kExact;
     ValueFormat values = ValueFormat::kFp32;
+    SparseExchange exchange = SparseExchange::kAuto;
     int64_t warmup_steps = 0;
     std::vector<double> warmup_density = {1.0, 0.25, 0.0625, 0.03};
     friend bool operator==(const TopK&, const TopK&) = default;
@@ -85,6 +88,11 @@ struct Config {
     double variance_floor = 0.01;
     friend bool operator==(const Adam&, const Adam&) = default;
   } adam;
+  struct Network {
+    double gbit = 1.0;         // of a rank's link, one way
+    double latency_us = 50.0;  // of a message
+    friend bool operator==(const Network&, const Network&) = default;
+  } network;
   struct Transport {
     std::string name = "mpi";     // mpi | mpi_openmpi | mpi_mpich | inproc
     int64_t timeout_s = 60;       // a peer that gives no sign of life for so long is lost

@@ -125,6 +125,17 @@ std::string_view Name(SelectionRule rule) { return rule == SelectionRule::kExact
 std::string_view Name(ValueFormat format) {
   return format == ValueFormat::kFp32 ? "fp32" : (format == ValueFormat::kFp16 ? "fp16" : "bf16");
 }
+std::string_view Name(SparseExchange exchange) {
+  switch (exchange) {
+    case SparseExchange::kAuto:
+      return "auto";
+    case SparseExchange::kAllGather:
+      return "all_gather";
+    case SparseExchange::kSparseReduce:
+      return "sparse_reduce";
+  }
+  return "";
+}
 std::string_view Name(DecayForm form) { return form == DecayForm::kBuffer ? "buffer" : "local"; }
 std::string_view Name(Rounding rounding) { return rounding == Rounding::kNearest ? "nearest" : "stochastic"; }
 std::string_view Name(QuantizeSpan span) {
@@ -180,6 +191,8 @@ constexpr bool kDense[] = {false, true};
 constexpr IndexCoding kIndexCodings[] = {IndexCoding::kU32, IndexCoding::kRice};
 constexpr SelectionRule kSelectionRules[] = {SelectionRule::kExact, SelectionRule::kSampled};
 constexpr ValueFormat kValueFormats[] = {ValueFormat::kFp32, ValueFormat::kFp16, ValueFormat::kBf16};
+constexpr SparseExchange kSparseExchanges[] = {SparseExchange::kAuto, SparseExchange::kAllGather,
+                                               SparseExchange::kSparseReduce};
 constexpr DecayForm kDecayForms[] = {DecayForm::kBuffer, DecayForm::kLocal};
 constexpr Rounding kRoundings[] = {Rounding::kNearest, Rounding::kStochastic};
 constexpr QuantizeSpan kSpans[] = {QuantizeSpan::kMinMax, QuantizeSpan::kMax, QuantizeSpan::kL2};
@@ -227,6 +240,11 @@ std::vector<ConfigKey> MakeRows() {
           "topk.selection", "the largest elements, or those above a sampled threshold: 80 to 100 % as many"),
       Choice<kValueFormats, &C::topk, &C::TopK::values>(
           "topk.values", "how values are sent; what rounding cuts off stays in the residual"),
+      Choice<kSparseExchanges, &C::topk, &C::TopK::exchange>(
+          "topk.exchange",
+          "how the entries of topk and dgc travel: all to all ranks, or to owners that hand on the largest "
+          "sums; "
+          "auto: what the cost model takes for the faster"),
       Integer<kSteps, &C::topk, &C::TopK::warmup_steps>(
           "topk.warmup_steps", "steps over which the density falls through topk.warmup_density; 0: none"),
       Numbers<kFraction, &C::topk, &C::TopK::warmup_density>(
@@ -284,6 +302,11 @@ std::vector<ConfigKey> MakeRows() {
           "adam.lr_warmup_steps", "steps of the job's learning-rate warm-up, in which auto does not freeze"),
       Number<kNotNegative, &C::adam, &C::Adam::variance_floor>(
           "adam.variance_floor", "least variance at the freeze, as a fraction of the tensor's mean variance"),
+
+      Number<kPositive, &C::network, &C::Network::gbit>(
+          "network.gbit", "rate of a rank's link in Gbit/s, for the cost model that chooses exchanges"),
+      Number<kNotNegative, &C::network, &C::Network::latency_us>(
+          "network.latency_us", "latency of a message in microseconds, for the cost model"),
 
       Choice<kTransports, &C::transport, &C::Transport::name>(
           "transport.name", "what moves bytes between ranks; mpi: the one of the MPI library that is loaded"),

@@ -10,6 +10,7 @@ absl::Status BatchRunner::Run(const BatchContext& context, absl::Span<const Call
                               absl::Span<Tensor* const> tensors) {
   std::vector<Item> dense;
   std::vector<Item> gathered;
+  std::vector<Item> sparse;
   std::vector<Item> scattered;
   std::vector<Item> low_rank;
   for (size_t i = 0; i < calls.size(); ++i) {
@@ -26,6 +27,8 @@ absl::Status BatchRunner::Run(const BatchContext& context, absl::Span<const Call
       dense.push_back(item);
     } else if (tensor->row.exchange == wire::Exchange::kAllGather) {
       gathered.push_back(item);
+    } else if (tensor->row.exchange == wire::Exchange::kSparseReduce) {
+      sparse.push_back(item);
     } else if (tensor->row.exchange == wire::Exchange::kLowRank) {
       low_rank.push_back(item);
     } else {
@@ -35,6 +38,7 @@ absl::Status BatchRunner::Run(const BatchContext& context, absl::Span<const Call
   absl::Status status;
   if (!dense.empty()) status = RunDense(context, absl::MakeSpan(dense));
   if (status.ok() && !gathered.empty()) status = RunAllGather(context, absl::MakeSpan(gathered));
+  if (status.ok() && !sparse.empty()) status = RunSparseReduce(context, absl::MakeSpan(sparse));
   if (status.ok() && !scattered.empty()) status = RunScatterReduce(context, absl::MakeSpan(scattered));
   if (status.ok() && !low_rank.empty()) status = RunLowRank(context, absl::MakeSpan(low_rank));
   if (status.ok()) return status;

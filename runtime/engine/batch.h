@@ -15,6 +15,8 @@
 #include "proto/wire/config.h"
 #include "proto/wire/frame.h"
 #include "runtime/engine/buffer.h"
+#include "runtime/engine/exchange/sparse_part.h"
+#include "runtime/engine/position_set.h"
 #include "runtime/engine/tensor.h"
 #include "transport/transport.h"
 
@@ -71,6 +73,12 @@ class BatchRunner {
 
   // exchange/all_gather.cc
   absl::Status RunAllGather(const BatchContext& context, absl::Span<Item> items);
+  // Counts the positions that the payloads have together.
+  absl::Status CountBuildUp(const Item& item, absl::Span<const wire::Bytes> payloads);
+
+  // exchange/sparse_reduce.cc
+  class SparseReduce;
+  absl::Status RunSparseReduce(const BatchContext& context, absl::Span<Item> items);
 
   // exchange/scatter_reduce.cc
   absl::Status RunScatterReduce(const BatchContext& context, absl::Span<Item> items);
@@ -127,6 +135,8 @@ class BatchRunner {
   Buffer<std::byte> receive_;
   Buffer<std::byte> reduced_;  // own shards after the second compression
   Buffer<uint32_t> positions_;
+  PositionSet union_;
+  std::vector<SparsePart> sparse_parts_;
 };
 
 }  // namespace terse::engine

@@ -18,7 +18,7 @@ bool Fits(const Compressor& codec, wire::Exchange exchange) {
   if (codec.codec() == wire::Codec::kNone) return IsDense(exchange);
   switch (codec.kind()) {
     case Kind::kGather:
-      return exchange == wire::Exchange::kAllGather;
+      return exchange == wire::Exchange::kAllGather || exchange == wire::Exchange::kSparseReduce;
     case Kind::kSplit:
       return exchange == wire::Exchange::kScatterReduceAllGather;
     case Kind::kLinear:

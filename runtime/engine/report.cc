@@ -37,6 +37,14 @@ std::string Engine::Report() const {
              {"exchange", wire::Name(tensor->row.exchange)},
              {"reason", tensor->row.reason}};
     row.update(counters(tensor->stats));
+    if (const BuildUp& build_up = tensor->stats.build_up; build_up.exchanges > 0) {
+      row["build_up"] = {{"exchanges", build_up.exchanges},
+                         {"selected", build_up.selected},
+                         {"distinct", build_up.distinct},
+                         {"accepted", build_up.accepted}};
+      if (tensor->row.exchange == wire::Exchange::kSparseReduce)
+        row["build_up"]["busiest"] = build_up.busiest;
+    }
     tensors.push_back(std::move(row));
   }
   Json report{{"version", TERSE_VERSION_STRING},

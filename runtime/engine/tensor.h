@@ -23,6 +23,15 @@
 
 namespace terse::engine {
 
+// How many entries the ranks of exchanges by gather codecs selected together, and at how many positions.
+struct BuildUp {
+  uint64_t exchanges = 0;  // that were counted: every one by sparse reduce, few by all-gather
+  uint64_t selected = 0;   // entries of all ranks in these
+  uint64_t distinct = 0;   // their positions
+  uint64_t accepted = 0;   // positions that were delivered
+  uint64_t busiest = 0;    // entries that the owner with the most of them received; sparse reduce alone
+};
+
 // Totals since open. Bytes are those handed to the transport, headers included; times in ms.
 struct TensorStats {
   uint64_t calls = 0;
@@ -32,6 +41,7 @@ struct TensorStats {
   double encode_ms = 0;
   double exchange_ms = 0;
   double decode_ms = 0;
+  BuildUp build_up;
 };
 
 struct Tensor {

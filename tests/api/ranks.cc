@@ -161,6 +161,10 @@ const std::vector<MethodCase>& MethodCases() {
     add("topk_bf16", "compressor: topk\ntopk: {density: 0.05, index: u32, values: bf16}");
     add("sum", "reduce: sum\ncompressor: quantize");
     add("no_feedback", "error_feedback: false\ncompressor: onebit");
+    const std::string sparse = "exchange: sparse_reduce";
+    add("topk_sparse", "compressor: topk\ntopk: {density: 0.05, " + sparse + "}");
+    add("topk_sparse_bf16",
+        "compressor: topk\ntopk: {density: 0.05, index: u32, values: bf16, " + sparse + "}");
     add("topk_warmup", "compressor: topk\ntopk: {density: 0.01, warmup_steps: 16}");
     const std::string dgc = "method: dgc\ncompressor: topk\ndgc: {density: 0.02, ";
     add("dgc", dgc + "momentum: 0.9}");
@@ -169,6 +173,8 @@ const std::vector<MethodCase>& MethodCases() {
     add("dgc_warmup", dgc + "warmup_steps: 16, warmup_density: [1.0, 0.25, 0.05]}");
     add("dgc_clipped", dgc + "clip: 0.5}");
     add("dgc_sampled_fp16", dgc + "momentum: 0.9}\ntopk: {selection: sampled, values: fp16}");
+    add("dgc_sparse", dgc + "momentum: 0.9}\ntopk: {" + sparse + "}");
+    add("dgc_sparse_nesterov", dgc + "nesterov: true}\ntopk: {values: fp16, " + sparse + "}");
     const std::string adam = "method: onebit_adam\ncompressor: onebit\nadam: {";
     add("adam_warmup", adam + "freeze: 100}");
     add("adam_frozen", adam + "freeze: 5}");

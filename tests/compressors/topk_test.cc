@@ -270,6 +270,56 @@ TEST(TopK, RiceIsNeverLongerThanPlainPositions) {
   EXPECT_EQ(TopKCompressor().MaxPayloadBytes(rice, 4'000'000'000u), 8u + 4 + 4);
 }
 
+// What sparse reduce does with a payload: take it apart, and put parts of it together again.
+TEST(TopK, EntriesComeBackAndPackAgain) {
+  const size_t n = 5000;
+  for (const wire::ValueFormat format :
+       {wire::ValueFormat::kFp32, wire::ValueFormat::kFp16, wire::ValueFormat::kBf16}) {
+    for (const wire::IndexCoding index : {wire::IndexCoding::kU32, wire::IndexCoding::kRice}) {
+      CodecCase test_case = TopKCase(0.02, index);
+      test_case.params.values = format;
+      Tensor tensor(test_case, n);
+      tensor.Encode(Normal(n, 8));
+      const wire::Bytes payload = tensor.payloads()[0];
+      const size_t most = TopKCompressor().MostEntries(test_case.params, n);
+      ASSERT_EQ(most, 100u);
+      std::vector<uint32_t> positions(most);
+      std::vector<float> values(most);
+      const absl::StatusOr<size_t> count = TopKCompressor().Unpack(
+          test_case.params, payload, n, absl::MakeSpan(positions), absl::MakeSpan(values));
+      ASSERT_TRUE(count.ok()) << count.status();
+      ASSERT_EQ(*count, most);
+      EXPECT_EQ(positions, SupportOf(test_case, tensor, n));
+      for (size_t i = 0; i < most; ++i) EXPECT_EQ(values[i], tensor.Decoded()[positions[i]]);
+
+      std::vector<std::byte> again(TopKCompressor().PackedBytes(test_case.params, most));
+      EXPECT_LE(TopKCompressor().MaxPayloadBytes(test_case.params, n), again.size());
+      again.resize(TopKCompressor().Pack(test_case.params, n, positions, values, absl::MakeSpan(again)));
+      EXPECT_EQ(again, std::vector<std::byte>(payload.begin(), payload.end()));
+
+      EXPECT_EQ(TopKCompressor()
+                    .Unpack(test_case.params, payload, n, absl::MakeSpan(positions),
+                            absl::MakeSpan(values).first(most - 1))
+                    .status()
+                    .code(),
+                absl::StatusCode::kDataLoss)
+          << "no room";
+      EXPECT_FALSE(TopKCompressor()
+                       .Unpack(test_case.params, payload, positions.back(), absl::MakeSpan(positions),
+                               absl::MakeSpan(values))
+                       .ok())
+          << "a position beyond the end";
+
+      const size_t none = TopKCompressor().Pack(test_case.params, n, {}, {}, absl::MakeSpan(again));
+      EXPECT_EQ(none, 8u);
+      EXPECT_EQ(*TopKCompressor().Unpack(test_case.params, wire::Bytes(again).first(none), n,
+                                         absl::MakeSpan(positions), absl::MakeSpan(values)),
+                0u);
+      EXPECT_EQ(TopKCompressor().Pack(test_case.params, 0, {}, {}, absl::MakeSpan(again)), 0u);
+    }
+  }
+}
+
 // The gradients of the paper's table 3 and 4 at 0.1 %: its own format of 6 bytes an entry gives the sizes it
 // prints, ours are 5.44 with fp32 and 3.44 with fp16 values. (Oracle 7.)
 TEST(TopK, Oracle7WireSizesOfThePapersModels) {

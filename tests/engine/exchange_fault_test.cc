@@ -47,6 +47,7 @@ std::vector<Case> Cases() {
   return {{"dense", {{"compressor", "none"}}, 1},
           {"dense_deterministic", {{"compressor", "none"}, {"dense", "deterministic"}}, 2},
           {"topk", {{"compressor", "topk"}}, 1},
+          {"topk_sparse", {{"compressor", "topk"}, {"topk.exchange", "sparse_reduce"}}, 4},
           {"onebit", {{"compressor", "onebit"}}, 2},
           {"quantize", {{"compressor", "quantize"}}, 2},
           {"fp16_sum", {{"compressor", "fp16"}, {"reduce", "sum"}}, 2},
@@ -55,6 +56,7 @@ std::vector<Case> Cases() {
           {"powersgd_deterministic", powersgd("local", "deterministic"), 4},
           {"dgc", {{"method", "dgc"}, {"dgc.density", "0.02"}}, 1},
           {"dgc_nesterov", {{"method", "dgc"}, {"dgc.density", "0.02"}, {"dgc.nesterov", "true"}}, 1},
+          {"dgc_sparse", {{"method", "dgc"}, {"dgc.density", "0.02"}, {"topk.exchange", "sparse_reduce"}}, 4},
           {"onebit_adam", {{"method", "onebit_adam"}}, 2}};
 }
 

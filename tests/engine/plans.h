@@ -45,6 +45,7 @@ inline wire::PlanRow RandomRow(wire::Method method, std::mt19937* random) {
   if (method == wire::Method::kDgc) codecs = {wire::Codec::kTopK};
   if (method == wire::Method::kOneBitAdam) codecs = {wire::Codec::kOneBit};
   wire::PlanRow row = Compressed(codecs[below(static_cast<uint32_t>(codecs.size()))]);
+  if (row.codec == wire::Codec::kTopK && below(2) == 0) row.exchange = wire::Exchange::kSparseReduce;
   row.params.density = 0.02 * (1 + below(10));
   row.params.index = below(2) == 0 ? wire::IndexCoding::kU32 : wire::IndexCoding::kRice;
   row.params.bits = 1 + below(8);

@@ -44,22 +44,24 @@ std::vector<Case> Cases() {
   nesterov.emplace_back("dgc.nesterov", "true");
   Settings warmup = dgc;
   warmup.insert(warmup.end(), {{"dgc.warmup_steps", "20"}, {"dgc.warmup_density", "[0.5, 0.1]"}});
-  return {{"none", {{"compressor", "none"}}},
-          {"fp16", {{"compressor", "fp16"}}},
-          {"bf16", {{"compressor", "bf16"}}},
-          {"topk", {{"compressor", "topk"}, {"topk.density", "0.05"}}},
-          {"onebit", {{"compressor", "onebit"}}},
-          {"onebit_blocks", {{"compressor", "onebit"}, {"onebit.block", "64"}}},
-          {"quantize", {{"compressor", "quantize"}}},
-          {"quantize_stochastic", {{"compressor", "quantize"}, {"quantize.rounding", "stochastic"}}},
-          {"quantize_sum", {{"compressor", "quantize"}, {"reduce", "sum"}}},
-          {"powersgd", {{"compressor", "powersgd"}, {"powersgd.rank", "2"}}},
-          {"dgc", dgc},
-          {"dgc_nesterov", nesterov},
-          {"dgc_warmup", warmup},
-          {"adam_warmup", adam("1000")},
-          {"adam_frozen", adam("4")},
-          {"adam_auto", {{"method", "onebit_adam"}, {"compressor", "onebit"}, {"adam.beta2", "0.8"}}}};
+  return {
+      {"none", {{"compressor", "none"}}},
+      {"fp16", {{"compressor", "fp16"}}},
+      {"bf16", {{"compressor", "bf16"}}},
+      {"topk", {{"compressor", "topk"}, {"topk.density", "0.05"}}},
+      {"topk_sparse", {{"compressor", "topk"}, {"topk.density", "0.05"}, {"topk.exchange", "sparse_reduce"}}},
+      {"onebit", {{"compressor", "onebit"}}},
+      {"onebit_blocks", {{"compressor", "onebit"}, {"onebit.block", "64"}}},
+      {"quantize", {{"compressor", "quantize"}}},
+      {"quantize_stochastic", {{"compressor", "quantize"}, {"quantize.rounding", "stochastic"}}},
+      {"quantize_sum", {{"compressor", "quantize"}, {"reduce", "sum"}}},
+      {"powersgd", {{"compressor", "powersgd"}, {"powersgd.rank", "2"}}},
+      {"dgc", dgc},
+      {"dgc_nesterov", nesterov},
+      {"dgc_warmup", warmup},
+      {"adam_warmup", adam("1000")},
+      {"adam_frozen", adam("4")},
+      {"adam_auto", {{"method", "onebit_adam"}, {"compressor", "onebit"}, {"adam.beta2", "0.8"}}}};
 }
 
 std::vector<float> Noise(int rank, int step) {

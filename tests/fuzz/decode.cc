@@ -101,6 +101,14 @@ void RequireSupport(const CodecCase& test_case, wire::Bytes payload, const std::
     Require(decoded[i] == 0.0f || std::binary_search(indices.begin(), indices.end(), i),
             "an element outside of the support is 0");
   }
+  std::vector<uint32_t> positions(decoded.size());
+  std::vector<float> values(decoded.size());
+  const absl::StatusOr<size_t> entries = test_case.codec->Unpack(
+      test_case.params, payload, decoded.size(), absl::MakeSpan(positions), absl::MakeSpan(values));
+  Require(entries.ok() && *entries == indices.size(), "what decodes has entries");
+  for (size_t i = 0; i < *entries; ++i) {
+    Require(positions[i] == indices[i] && values[i] == decoded[indices[i]], "entries are what is decoded");
+  }
   RequireOneSpelling(payload, indices, decoded);
 }
 

@@ -2,8 +2,12 @@
 #include "runtime/controller/policy/static_policy.h"
 
 #include <optional>
+#include <utility>
 
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "proto/wire/matrix_view.h"
+#include "runtime/controller/policy/cost_model.h"
 
 namespace terse::policy {
 namespace {
@@ -50,8 +54,49 @@ wire::CodecParams ParamsOf(const wire::Config& config, wire::Codec codec) {
   return params;
 }
 
+// How entries travel, and why.
+struct SparseChoice {
+  wire::Exchange exchange = wire::Exchange::kAllGather;  // kDense: by neither
+  std::string reason = "configured";
+};
+
+SparseChoice ChooseSparse(const wire::Config& config, int world_size, const TensorInfo& tensor,
+                          const wire::CodecParams& params) {
+  if (config.topk.exchange == wire::SparseExchange::kAllGather) return {};
+  if (config.topk.exchange == wire::SparseExchange::kSparseReduce) return {wire::Exchange::kSparseReduce};
+
+  // Sparse reduce delivers k sums, where all-gather delivers whatever N k entries add up to: it has to be
+  // much faster, as it is beyond about 8 ranks.
+  constexpr double kWorthIt = 4.0;
+  Machine machine;
+  machine.bytes_per_s = config.network.gbit * 1e9 / 8;
+  machine.latency_s = config.network.latency_us * 1e-6;
+  const Workload load{.elements = static_cast<double>(tensor.elements),
+                      .ranks = static_cast<double>(world_size)};
+  const Kernels& kernels = config.method == wire::Method::kDgc ? kDgcKernels : kTopKKernels;
+  const Entries entries = EntriesOf(params);
+  const Cost dense = DenseCost(machine, load);
+  const Cost gather = AllGatherCost(machine, load, kernels, entries);
+  const Cost sparse = SparseReduceCost(machine, load, kernels, entries);
+  const auto ms = [](const Cost& cost) { return absl::StrFormat("%.3g ms", 1e3 * cost.seconds); };
+  // Headers are no reason to go dense: small tensors share messages.
+  const auto loses = [&dense](const Cost& cost) {
+    return cost.bytes - cost.overhead > dense.bytes && cost.seconds > dense.seconds;
+  };
+  if (loses(gather) && loses(sparse)) {
+    return {wire::Exchange::kDense,
+            absl::StrCat("dense is faster at density ", params.density, ": ", ms(dense), " < ", ms(sparse),
+                         " (sparse-reduce), ", ms(gather), " (all-gather) by the cost model")};
+  }
+  if (kWorthIt * sparse.seconds < gather.seconds) {
+    return {wire::Exchange::kSparseReduce, absl::StrCat("configured; sparse-reduce ", ms(sparse),
+                                                        ", all-gather ", ms(gather), " by the cost model")};
+  }
+  return {wire::Exchange::kAllGather, absl::StrCat("configured; all-gather ", ms(gather), ", sparse-reduce ",
+                                                   ms(sparse), " by the cost model")};
+}
+
 wire::Exchange ExchangeOf(wire::Codec codec) {
-  if (codec == wire::Codec::kTopK) return wire::Exchange::kAllGather;
   if (codec == wire::Codec::kPowerSgd) return wire::Exchange::kLowRank;
   return wire::Exchange::kScatterReduceAllGather;
 }
@@ -98,18 +143,26 @@ wire::PlanRow StaticRow(const wire::Config& config, int world_size, const Tensor
   wire::PlanRow row;
   row.tensor = tensor.id;
   const wire::Codec codec = CodecOf(config);
-  if (std::optional<std::string> reason = ReasonForDense(config, codec, world_size, tensor)) {
-    row.codec = wire::Codec::kNone;
-    row.exchange = config.dense_deterministic ? wire::Exchange::kDeterministicDense : wire::Exchange::kDense;
-    row.error_feedback = false;
-    row.reason = *std::move(reason);
-    return row;
-  }
+  std::optional<std::string> dense = ReasonForDense(config, codec, world_size, tensor);
   row.codec = codec;
   row.params = ParamsOf(config, codec);
   row.exchange = ExchangeOf(codec);
   row.error_feedback = config.error_feedback;
   row.reason = "configured";
+  if (!dense && codec == wire::Codec::kTopK) {
+    SparseChoice choice = ChooseSparse(config, world_size, tensor, row.params);
+    row.exchange = choice.exchange;
+    row.reason = choice.reason;
+    if (choice.exchange == wire::Exchange::kDense) dense = std::move(choice.reason);
+  }
+  if (dense) {
+    row = wire::PlanRow();
+    row.tensor = tensor.id;
+    row.codec = wire::Codec::kNone;
+    row.exchange = config.dense_deterministic ? wire::Exchange::kDeterministicDense : wire::Exchange::kDense;
+    row.error_feedback = false;
+    row.reason = *std::move(dense);
+  }
   return row;
 }
 

@@ -24,8 +24,9 @@ struct TensorInfo {
 };
 
 // The row of one tensor: dense when it is small, excluded, alone, when compression is off or when powersgd's
-// factors would not be smaller, else the configured codec (dgc: topk, onebit_adam: onebit). `reason` says
-// which, with the numbers.
+// factors would not be smaller, else the configured codec (dgc: topk, onebit_adam: onebit). topk goes by
+// all-gather or sparse reduce, as configured or by the cost model; dense when both would send more than dense
+// and take longer. `reason` says which, with the numbers.
 wire::PlanRow StaticRow(const wire::Config& config, int world_size, const TensorInfo& tensor);
 
 // The codec of tensors that are compressed: what the method always uses, or for allreduce the configured one.

@@ -9,6 +9,12 @@
 #include "runtime/engine/stopwatch.h"
 
 namespace terse::engine {
+namespace {
+
+// Counting positions takes a second look at every payload, so few exchanges of a tensor are counted.
+constexpr uint64_t kBuildUpInterval = 64;
+
+}  // namespace
 
 absl::Status BatchRunner::RunAllGather(const BatchContext& context, absl::Span<Item> items) {
   const auto ranks = static_cast<size_t>(group_->size());
@@ -61,6 +67,9 @@ absl::Status BatchRunner::RunAllGather(const BatchContext& context, absl::Span<I
         !status.ok()) {
       return status;
     }
+    if (item.tensor->exchanges % kBuildUpInterval == 0) {
+      if (absl::Status status = CountBuildUp(item, payloads); !status.ok()) return status;
+    }
     Finish(context, &item, result);
     item.tensor->stats.decode_ms += decode.Milliseconds();
   }
@@ -69,6 +78,24 @@ absl::Status BatchRunner::RunAllGather(const BatchContext& context, absl::Span<I
       return absl::DataLossError("bytes behind the last frame from " + group_->Describe(static_cast<int>(r)));
     }
   }
+  return absl::OkStatus();
+}
+
+absl::Status BatchRunner::CountBuildUp(const Item& item, absl::Span<const wire::Bytes> payloads) {
+  const size_t n = item.tensor->elements;
+  const absl::Span<uint32_t> positions = positions_.Get(item.tensor->codec->MostEntries(item.params, n));
+  BuildUp& build_up = item.tensor->stats.build_up;
+  union_.Reset(n);
+  for (const wire::Bytes payload : payloads) {
+    const absl::StatusOr<size_t> count = item.tensor->codec->Support(item.params, payload, n, positions);
+    if (!count.ok()) return count.status();
+    union_.Insert(positions.first(*count));
+    build_up.selected += *count;
+  }
+  const size_t distinct = union_.Count();
+  build_up.distinct += distinct;
+  build_up.accepted += distinct;
+  ++build_up.exchanges;
   return absl::OkStatus();
 }
 

@@ -79,7 +79,8 @@ absl::Status BatchRunner::Encode(const BatchContext& context, Item* item, absl::
     pending.payloads.insert(pending.payloads.end(), shard.out.begin(),
                             shard.out.begin() + static_cast<ptrdiff_t>(shard.size));
   }
-  if (tensor.codec->kind() == Kind::kGather) {
+  // By sparse reduce the ranks have yet to choose among what they selected.
+  if (tensor.row.exchange == wire::Exchange::kAllGather) {
     // A position takes at least the two bytes of its value.
     const absl::Span<uint32_t> positions = positions_.Get(shards[0].size / 2 + 1);
     const absl::StatusOr<size_t> sent =

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/controller/policy/cost_model.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "proto/wire/frame.h"
+
+namespace terse::policy {
+namespace {
+
+constexpr double kFrame = static_cast<double>(wire::kFrameHeaderBytes);
+constexpr double kEntriesHeader = 8;  // of a payload of entries
+constexpr double kSamplesPayload = 32 * 4;
+constexpr double kOfferPayload = 60;
+
+constexpr double kAccumulate = 0.88;  // of a memcpy: the dense sum of what a rank receives
+
+double CopySeconds(const Machine& machine, const Workload& load) {
+  return 4 * load.elements / machine.memcpy_bytes_per_s;
+}
+
+// Collectives one after the other in which each rank has one message for every other.
+double RoundsSeconds(const Machine& machine, double rounds, double peers, double bytes) {
+  return rounds * (machine.latency_s + peers * machine.message_s) + bytes / machine.bytes_per_s;
+}
+
+double SparseKernels(const Machine& machine, const Workload& load, const Kernels& kernels, double entries) {
+  return (kernels.encode + kernels.decode) * CopySeconds(machine, load) + entries * machine.entry_s;
+}
+
+// log2 by the exponent and a line between powers of 2: within 0.09, and the same everywhere.
+double Log2(double x) {
+  int exponent = 0;
+  const double mantissa = std::frexp(x, &exponent);
+  return exponent - 1 + (2 * mantissa - 1);
+}
+
+}  // namespace
+
+Entries EntriesOf(const wire::CodecParams& params) {
+  // Rice-coded gaps of random positions: their entropy, log2(e / density), and a little.
+  const double position =
+      params.index == wire::IndexCoding::kU32 ? 4.0 : std::min(4.0, (Log2(1 / params.density) + 1.5) / 8);
+  const double value = params.values == wire::ValueFormat::kFp32 ? 4.0 : 2.0;
+  return {.density = params.density, .bytes = position + value, .sum_bytes = position + 4.0};
+}
+
+Cost DenseCost(const Machine& machine, const Workload& load) {
+  const double share = (load.ranks - 1) / load.ranks;
+  Cost cost;
+  cost.bytes = 2 * share * 4 * load.elements;
+  const double messages = 2 * std::ceil(Log2(load.ranks));
+  cost.seconds = messages * (machine.latency_s + machine.message_s) + cost.bytes / machine.bytes_per_s +
+                 kAccumulate * share * CopySeconds(machine, load);
+  return cost;
+}
+
+Cost AllGatherCost(const Machine& machine, const Workload& load, const Kernels& kernels,
+                   const Entries& entries) {
+  const double peers = load.ranks - 1;
+  const double k = entries.density * load.elements;
+  Cost cost;
+  cost.overhead = peers * (kFrame + kEntriesHeader);
+  cost.bytes = peers * k * entries.bytes + cost.overhead;
+  // Own entries are read once more, for what is remembered of them.
+  cost.seconds = RoundsSeconds(machine, 1, peers, cost.bytes) +
+                 SparseKernels(machine, load, kernels, k * (load.ranks + 1));
+  return cost;
+}
+
+Cost SparseReduceCost(const Machine& machine, const Workload& load, const Kernels& kernels,
+                      const Entries& entries) {
+  const double peers = load.ranks - 1;
+  const double k = entries.density * load.elements;
+  Cost cost;
+  cost.overhead = peers * (4 * kFrame + 2 * kEntriesHeader + kSamplesPayload + kOfferPayload);
+  cost.bytes = peers / load.ranks * k * (entries.bytes + entries.sum_bytes) + cost.overhead;
+  // Entries are taken apart, packed, received, numbered and added up; sums packed, received and compared.
+  cost.seconds = RoundsSeconds(machine, 4, peers, cost.bytes) + SparseKernels(machine, load, kernels, 8 * k);
+  return cost;
+}
+
+Cost ScatterReduceCost(const Machine& machine, const Workload& load, const Kernels& kernels, double bits) {
+  const double peers = load.ranks - 1;
+  Cost cost;
+  cost.overhead = 2 * peers * kFrame;
+  cost.bytes = 2 * peers / load.ranks * load.elements * bits / 8 + cost.overhead;
+  // The own shard is summed over all ranks, which is a whole tensor's decoding, and encoded again.
+  cost.seconds = RoundsSeconds(machine, 2, peers, cost.bytes) +
+                 (kernels.encode * (1 + 1 / load.ranks) + 2 * kernels.decode) * CopySeconds(machine, load);
+  return cost;
+}
+
+Cost LowRankCost(const Machine& machine, const Workload& load, const Kernels& kernels, double rank) {
+  // P and Q, one after the other, as dense sums.
+  const Workload factor{.elements = rank * std::sqrt(load.elements), .ranks = load.ranks};
+  Cost cost = DenseCost(machine, factor);
+  cost.bytes *= 2;
+  cost.seconds = 2 * cost.seconds + (kernels.encode + kernels.decode) * CopySeconds(machine, load);
+  return cost;
+}
+
+}  // namespace terse::policy

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// One tensor's memory in a sparse-reduce exchange. The runner keeps it from step to step, so that nothing is
+// allocated once the sizes have settled; its content belongs to the exchange under way.
+#ifndef TERSE_RUNTIME_ENGINE_EXCHANGE_SPARSE_PART_H_
+#define TERSE_RUNTIME_ENGINE_EXCHANGE_SPARSE_PART_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "runtime/engine/exchange/sparse_split.h"
+#include "runtime/engine/position_set.h"
+
+namespace terse::engine {
+
+struct Entries {
+  std::vector<uint32_t> positions;  // ascending
+  std::vector<float> values;
+
+  size_t size() const { return positions.size(); }
+  void Resize(size_t n) {
+    positions.resize(n);
+    values.resize(n);
+  }
+};
+
+struct SparsePart {
+  size_t k = 0;  // the most entries that a rank selects
+  Entries own;   // what this rank selected; in the end, of that what was accepted
+  std::vector<Region> regions;
+  size_t kept_here = 0;      // entries of `own` that lie in the own region
+  std::vector<size_t> most;  // entries that each rank can have in the own region
+  Entries sums;              // of the own region, positions counted from its begin
+  std::vector<size_t> quotas;
+  Entries accepted;  // of all regions
+
+  // Work.
+  std::vector<std::vector<uint32_t>> samples;
+  std::vector<Offer> offers;
+  Entries received;  // of all ranks, one after the other
+  std::vector<size_t> ends;
+  PositionSet set;
+  std::vector<uint32_t> relative;
+  std::vector<uint32_t> counts;
+};
+
+}  // namespace terse::engine
+
+#endif  // TERSE_RUNTIME_ENGINE_EXCHANGE_SPARSE_PART_H_

@@ -1,0 +1,440 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Sparse reduce, for codecs that send entries: each rank sends and receives O(k), whatever the number of
+// ranks.
+//
+//   1 samples   all-gather of samples of positions; the ranks cut the tensor into regions, one each
+//   2 entries   each entry to the owner of its region, who adds up what comes for a position in rank order
+//   3 offers    all-gather of how large the owners' sums are; the ranks agree on the k largest, nearly
+//   4 sums      all-gather of the accepted sums, as fp32; they are the result, and all else of it is 0
+//
+// What a rank selected at a place that was not accepted returns to its residual: it was not sent, and nothing
+// that goes by what was sent (a step that is skipped, DGC's mask) sees it. Until round 4 is over everything
+// counts as sent, so that an exchange that fails on the way returns all of it. sparse_split.h has the
+// arithmetic.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "compressors/kernels/floats.h"
+#include "compressors/select.h"
+#include "runtime/engine/batch.h"
+#include "runtime/engine/stopwatch.h"
+
+namespace terse::engine {
+
+class BatchRunner::SparseReduce {
+ public:
+  SparseReduce(BatchRunner* runner, const BatchContext& context, absl::Span<Item> items)
+      : runner_(*runner),
+        context_(context),
+        items_(items),
+        self_(static_cast<size_t>(runner->group_->rank())),
+        ranks_(static_cast<size_t>(runner->group_->size())) {
+    if (runner_.sparse_parts_.size() < items.size()) runner_.sparse_parts_.resize(items.size());
+    parts_ = absl::MakeSpan(runner_.sparse_parts_).first(items.size());
+  }
+
+  absl::Status Run() {
+    for (size_t i = 0; i < items_.size(); ++i) {
+      if (absl::Status status = Select(&items_[i], &parts_[i]); !status.ok()) return status;
+    }
+    if (absl::Status status = AgreeOnRegions(); !status.ok()) return status;
+    if (absl::Status status = SendToOwners(); !status.ok()) return status;
+    if (absl::Status status = AgreeOnQuotas(); !status.ok()) return status;
+    if (absl::Status status = SendToAll(); !status.ok()) return status;
+    runner_.ShareTime(items_, exchange_ms_);
+    for (size_t i = 0; i < items_.size(); ++i) {
+      const Stopwatch watch;
+      if (absl::Status status = ReadSums(&items_[i], &parts_[i]); !status.ok()) return status;
+      items_[i].tensor->stats.decode_ms += watch.Milliseconds();
+    }
+    if (absl::Status status = CheckNothingIsLeft(); !status.ok()) return status;
+    for (size_t i = 0; i < items_.size(); ++i) {
+      const Stopwatch watch;
+      ReturnRejected(&items_[i], &parts_[i]);
+      Deliver(&items_[i], parts_[i]);
+      items_[i].tensor->stats.decode_ms += watch.Milliseconds();
+    }
+    return absl::OkStatus();
+  }
+
+ private:
+  static Shard RangeOf(const Region& region, size_t payload_bytes) {
+    return {.begin = region.begin, .end = region.end, .out = {}, .size = payload_bytes};
+  }
+  static Region Whole(const Item& item) { return {0, item.tensor->elements}; }
+  // Sums travel in full, so that nothing is rounded but what a rank rounds of its own and keeps.
+  static wire::CodecParams SumParams(const Item& item) {
+    wire::CodecParams params = item.params;
+    params.values = wire::ValueFormat::kFp32;
+    return params;
+  }
+
+  // Encodes, and takes apart again what was encoded.
+  absl::Status Select(Item* item, SparsePart* part) {
+    const Tensor& tensor = *item->tensor;
+    Shard shard = RangeOf(Whole(*item), 0);
+    shard.out = runner_.send_.Get(tensor.codec->MaxPayloadBytes(item->params, tensor.elements));
+    if (absl::Status status = runner_.Encode(context_, item, absl::MakeSpan(&shard, 1)); !status.ok()) {
+      return status;
+    }
+    const Stopwatch watch;
+    part->k = tensor.codec->MostEntries(item->params, tensor.elements);
+    part->own.Resize(part->k);
+    const absl::StatusOr<size_t> count =
+        tensor.codec->Unpack(item->params, tensor.pending.payloads, tensor.elements,
+                             absl::MakeSpan(part->own.positions), absl::MakeSpan(part->own.values));
+    if (!count.ok()) return count.status();
+    part->own.Resize(*count);
+    item->tensor->stats.encode_ms += watch.Milliseconds();
+    return absl::OkStatus();
+  }
+
+  // --- The rounds. Each puts together the frames of all tensors, exchanges them, and reads what came.
+
+  absl::Status AgreeOnRegions() {
+    const size_t most = items_.size() * (wire::kFrameHeaderBytes + SamplesBytes(kSamples));
+    Begin(most);
+    for (size_t i = 0; i < items_.size(); ++i) {
+      const std::vector<uint32_t> samples =
+          SamplePositions(parts_[i].own.positions, runner_.group_->rank(), runner_.group_->size());
+      PutSamples(samples, Payload());
+      Seal(&items_[i], RangeOf(Whole(items_[i]), SamplesBytes(samples.size())), ranks_ - 1);
+    }
+    if (absl::Status status = Gather(std::vector<size_t>(ranks_, most)); !status.ok()) return status;
+    for (size_t i = 0; i < items_.size(); ++i) {
+      SparsePart& part = parts_[i];
+      const size_t n = items_[i].tensor->elements;
+      part.samples.resize(ranks_);
+      for (size_t r = 0; r < ranks_; ++r) {
+        absl::StatusOr<wire::Bytes> payload = Take(&items_[i], Whole(items_[i]), r);
+        if (!payload.ok()) return payload.status();
+        absl::StatusOr<std::vector<uint32_t>> samples = GetSamples(*payload, n);
+        if (!samples.ok()) return From(r, samples.status());
+        part.samples[r] = *std::move(samples);
+      }
+      part.regions = CutRegions(part.samples, n);
+      part.most.resize(ranks_);
+      for (size_t r = 0; r < ranks_; ++r) part.most[r] = MostIn(Own(part), part.samples[r], part.k);
+    }
+    return CheckNothingIsLeft();
+  }
+
+  absl::Status SendToOwners() {
+    const Stopwatch pack;
+    size_t most = 0;
+    for (size_t i = 0; i < items_.size(); ++i) {
+      most += ranks_ * (wire::kFrameHeaderBytes + Packed(items_[i], items_[i].params, 0)) +
+              Packed(items_[i], items_[i].params, parts_[i].own.size());
+    }
+    Begin(most);
+    std::vector<transport::ConstBuffer> from;
+    for (size_t r = 0; r < ranks_; ++r) {
+      const size_t begin = at_;
+      for (size_t i = 0; i < items_.size(); ++i) {
+        const Region region = parts_[i].regions[r];
+        size_t count = 0;
+        const size_t size = PackEntriesOf(region, items_[i], &parts_[i], &count);
+        Seal(&items_[i], RangeOf(region, size), r == self_ ? 0 : 1);
+        if (r == self_) parts_[i].kept_here = count;
+      }
+      from.push_back({.data = message_.data() + begin, .bytes = at_ - begin});
+    }
+    std::vector<size_t> capacities(ranks_, 0);
+    for (size_t r = 0; r < ranks_; ++r) {
+      for (size_t i = 0; i < items_.size(); ++i) {
+        capacities[r] += wire::kFrameHeaderBytes + Packed(items_[i], items_[i].params, parts_[i].most[r]);
+      }
+    }
+    items_[0].tensor->stats.encode_ms += pack.Milliseconds();
+    const absl::Status status =
+        Exchange(capacities, [&](absl::Span<const transport::Buffer> to, absl::Span<size_t> lengths) {
+          return runner_.group_->Alltoallv(from, to, lengths, {});
+        });
+    if (!status.ok()) return status;
+    for (size_t i = 0; i < items_.size(); ++i) {
+      const Stopwatch watch;
+      if (absl::Status reduced = Reduce(&items_[i], &parts_[i]); !reduced.ok()) return reduced;
+      items_[i].tensor->stats.decode_ms += watch.Milliseconds();
+    }
+    return CheckNothingIsLeft();
+  }
+
+  absl::Status AgreeOnQuotas() {
+    const int ranks = runner_.group_->size();
+    size_t most = 0;
+    for (const SparsePart& part : parts_) {
+      most += wire::kFrameHeaderBytes + MaxOfferBytes(part.k, ranks);
+    }
+    Begin(most);
+    for (size_t i = 0; i < items_.size(); ++i) {
+      SparsePart& part = parts_[i];
+      const size_t sent = part.own.size() - part.kept_here;
+      const Offer offer = MakeOffer(part.received.size(), part.sums.values, MostOffered(part.k, ranks, sent),
+                                    part.k, ranks, &part.counts);
+      PutOffer(offer, Payload());
+      Seal(&items_[i], RangeOf(Own(part), OfferBytes(offer)), ranks_ - 1);
+    }
+    if (absl::Status status = Gather(std::vector<size_t>(ranks_, most)); !status.ok()) return status;
+    for (size_t i = 0; i < items_.size(); ++i) {
+      SparsePart& part = parts_[i];
+      part.offers.resize(ranks_);
+      for (size_t r = 0; r < ranks_; ++r) {
+        absl::StatusOr<wire::Bytes> payload = Take(&items_[i], part.regions[r], r);
+        if (!payload.ok()) return payload.status();
+        absl::StatusOr<Offer> offer = GetOffer(*payload, part.k, ranks, part.regions[r].size());
+        if (!offer.ok()) return From(r, offer.status());
+        part.offers[r] = *std::move(offer);
+      }
+      part.quotas = Quotas(part.offers, part.k);
+    }
+    return CheckNothingIsLeft();
+  }
+
+  absl::Status SendToAll() {
+    std::vector<size_t> capacities(ranks_, 0);
+    for (size_t r = 0; r < ranks_; ++r) {
+      for (size_t i = 0; i < items_.size(); ++i) {
+        capacities[r] +=
+            wire::kFrameHeaderBytes + Packed(items_[i], SumParams(items_[i]), parts_[i].quotas[r]);
+      }
+    }
+    Begin(capacities[self_]);
+    for (size_t i = 0; i < items_.size(); ++i) {
+      const Stopwatch watch;
+      SparsePart& part = parts_[i];
+      KeepLargest(part.quotas[self_], &part.sums);
+      const size_t size =
+          Pack(items_[i], SumParams(items_[i]), Own(part), part.sums.positions, part.sums.values, Payload());
+      Seal(&items_[i], RangeOf(Own(part), size), ranks_ - 1);
+      items_[i].tensor->stats.encode_ms += watch.Milliseconds();
+    }
+    return Gather(capacities);
+  }
+
+  // --- One tensor's part.
+
+  // Into the message: what this rank selected of a region, `count` entries. Returns the payload's bytes.
+  size_t PackEntriesOf(const Region& region, const Item& item, SparsePart* part, size_t* count) const {
+    const Entries& own = part->own;
+    const auto first = std::lower_bound(own.positions.begin(), own.positions.end(), region.begin);
+    const auto last = std::lower_bound(first, own.positions.end(), region.end);
+    part->relative.assign(first, last);
+    for (uint32_t& position : part->relative) position -= static_cast<uint32_t>(region.begin);
+    *count = part->relative.size();
+    const auto values =
+        absl::MakeConstSpan(own.values).subspan(static_cast<size_t>(first - own.positions.begin()), *count);
+    return Pack(item, item.params, region, part->relative, values, Payload());
+  }
+
+  // The sums of the own region, in rank order.
+  absl::Status Reduce(Item* item, SparsePart* part) {
+    const Region own = Own(*part);
+    part->received.Resize(std::accumulate(part->most.begin(), part->most.end(), size_t{0}));
+    part->ends.resize(ranks_);
+    part->set.Reset(own.size());
+    size_t end = 0;
+    for (size_t r = 0; r < ranks_; ++r) {
+      absl::StatusOr<wire::Bytes> payload = Take(item, own, r);
+      if (!payload.ok()) return payload.status();
+      const absl::Span<uint32_t> positions =
+          absl::MakeSpan(part->received.positions).subspan(end, part->most[r]);
+      const absl::StatusOr<size_t> count =
+          item->tensor->codec->Unpack(item->params, *payload, own.size(), positions,
+                                      absl::MakeSpan(part->received.values).subspan(end, part->most[r]));
+      if (!count.ok()) return From(r, count.status());
+      part->set.Insert(positions.first(*count));
+      // Closed up, so that entries follow each other.
+      end += *count;
+      part->ends[r] = end;
+    }
+    part->received.Resize(end);
+    part->sums.Resize(part->set.Count());
+    part->set.CopyTo(part->sums.positions.data());
+    std::fill(part->sums.values.begin(), part->sums.values.end(), 0.0f);
+    const float weight = runner_.Weight();
+    const uint32_t* const position = part->received.positions.data();
+    const float* const value = part->received.values.data();
+    float* const sum = part->sums.values.data();
+    for (size_t e = 0; e < end; ++e) sum[part->set.IndexOf(position[e])] += weight * value[e];
+    for (size_t i = 0; i < part->sums.size(); ++i) {
+      if (std::isfinite(sum[i])) continue;
+      // Finite entries whose sum is not: all ranks learn of it from the offer.
+      item->nonfinite = true;
+      sum[i] = 0.0f;
+    }
+    return absl::OkStatus();
+  }
+
+  // The largest `quota` of the sums; 0 <= quota <= those that are not 0.
+  void KeepLargest(size_t quota, Entries* sums) const {
+    size_t kept = 0;
+    if (quota > 0) {
+      Selection selection = SelectLargest(sums->values, quota, runner_.positions_.Get(kHistogramBins));
+      for (size_t i = 0; i < sums->size(); ++i) {
+        if (!selection.Take(kernels::Magnitude(sums->values[i]))) continue;
+        sums->positions[kept] = sums->positions[i];
+        sums->values[kept] = sums->values[i];
+        ++kept;
+      }
+    }
+    sums->Resize(kept);
+  }
+
+  absl::Status ReadSums(Item* item, SparsePart* part) {
+    part->accepted.Resize(std::accumulate(part->quotas.begin(), part->quotas.end(), size_t{0}));
+    size_t end = 0;
+    for (size_t r = 0; r < ranks_; ++r) {
+      const Region region = part->regions[r];
+      absl::StatusOr<wire::Bytes> payload = Take(item, region, r);
+      if (!payload.ok()) return payload.status();
+      const size_t quota = part->quotas[r];
+      const absl::Span<uint32_t> positions = absl::MakeSpan(part->accepted.positions).subspan(end, quota);
+      const absl::StatusOr<size_t> count =
+          item->tensor->codec->Unpack(SumParams(*item), *payload, region.size(), positions,
+                                      absl::MakeSpan(part->accepted.values).subspan(end, quota));
+      if (!count.ok()) return From(r, count.status());
+      if (*count != quota) {
+        return From(r, absl::DataLossError(absl::StrCat(*count, " sums where ", quota, " were due")));
+      }
+      for (uint32_t& position : positions) position += static_cast<uint32_t>(region.begin);
+      end += quota;
+    }
+    return absl::OkStatus();
+  }
+
+  // What was selected at places that were not accepted goes home; the rest is what this rank has sent.
+  static void ReturnRejected(Item* item, SparsePart* part) {
+    Tensor& tensor = *item->tensor;
+    const absl::Span<float> residual = tensor.method->residual();
+    Entries& own = part->own;
+    const uint32_t* accepted = part->accepted.positions.data();
+    const uint32_t* const end = accepted + part->accepted.size();
+    size_t kept = 0;
+    for (size_t e = 0; e < own.size(); ++e) {
+      const uint32_t position = own.positions[e];
+      while (accepted != end && *accepted < position) ++accepted;
+      if (accepted != end && *accepted == position) {
+        own.positions[kept] = position;
+        own.values[kept++] = own.values[e];
+      } else if (!residual.empty()) {
+        // Nothing is left there but what rounding cut off.
+        residual.data()[position] += own.values[e];
+      }
+    }
+    own.Resize(kept);
+    Tensor::Pending& pending = tensor.pending;
+    pending.payloads.resize(Packed(*item, item->params, kept));
+    pending.payloads.resize(
+        Pack(*item, item->params, Whole(*item), own.positions, own.values, absl::MakeSpan(pending.payloads)));
+    pending.shards.front().size = pending.payloads.size();
+    tensor.method->AfterEncode(own.positions);
+  }
+
+  void Deliver(Item* item, const SparsePart& part) {
+    const absl::Span<float> result = runner_.ResultSpan(*item, &runner_.output_);
+    std::fill(result.begin(), result.end(), 0.0f);
+    float* const out = result.data();
+    for (size_t e = 0; e < part.accepted.size(); ++e)
+      out[part.accepted.positions[e]] = part.accepted.values[e];
+    BuildUp& build_up = item->tensor->stats.build_up;
+    ++build_up.exchanges;
+    build_up.accepted += part.accepted.size();
+    uint32_t busiest = 0;
+    for (const Offer& offer : part.offers) {
+      build_up.selected += offer.received;
+      build_up.distinct += offer.distinct;
+      busiest = std::max(busiest, offer.received);
+    }
+    build_up.busiest += busiest;
+    runner_.Finish(context_, item, result);
+  }
+
+  // --- Messages.
+
+  Region Own(const SparsePart& part) const { return part.regions[self_]; }
+
+  static size_t Packed(const Item& item, const wire::CodecParams& params, size_t count) {
+    return item.tensor->codec->PackedBytes(params, count);
+  }
+  static size_t Pack(const Item& item, const wire::CodecParams& params, const Region& region,
+                     absl::Span<const uint32_t> positions, absl::Span<const float> values,
+                     wire::MutableBytes out) {
+    return item.tensor->codec->Pack(params, region.size(), positions, values, out);
+  }
+
+  // A message of at most so many bytes, which frames are put into one after the other.
+  void Begin(size_t most) {
+    message_ = runner_.send_.Get(most);
+    at_ = 0;
+  }
+  wire::MutableBytes Payload() const { return message_.subspan(at_ + wire::kFrameHeaderBytes); }
+  // Ends a frame whose payload is there; it goes to `copies` ranks.
+  void Seal(Item* item, const Shard& range, size_t copies) {
+    const size_t frame = wire::kFrameHeaderBytes + range.size;
+    wire::SealFrame(runner_.HeaderOf(context_, *item, range), message_.subspan(at_, frame));
+    at_ += frame;
+    item->bytes += copies * frame;
+  }
+
+  absl::Status Gather(const std::vector<size_t>& capacities) {
+    return Exchange(capacities, [&](absl::Span<const transport::Buffer> to, absl::Span<size_t> lengths) {
+      return runner_.group_->Allgatherv({.data = message_.data(), .bytes = at_}, to, lengths, {});
+    });
+  }
+
+  // start(to, lengths) begins a collective; what rank r sent is in rest_[r] afterwards.
+  template <typename Start>
+  absl::Status Exchange(const std::vector<size_t>& capacities, const Start& start) {
+    const Stopwatch watch;
+    const absl::Span<std::byte> memory =
+        runner_.receive_.Get(std::accumulate(capacities.begin(), capacities.end(), size_t{0}));
+    std::vector<transport::Buffer> to(ranks_);
+    std::byte* at = memory.data();
+    for (size_t r = 0; r < ranks_; at += capacities[r++]) to[r] = {.data = at, .bytes = capacities[r]};
+    std::vector<size_t> lengths(ranks_, 0);
+    if (absl::Status status = runner_.WaitFor(start(to, absl::MakeSpan(lengths))); !status.ok())
+      return status;
+    rest_.resize(ranks_);
+    for (size_t r = 0; r < ranks_; ++r) {
+      rest_[r] = wire::Bytes(static_cast<const std::byte*>(to[r].data), lengths[r]);
+    }
+    exchange_ms_ += watch.Milliseconds();
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<wire::Bytes> Take(Item* item, const Region& region, size_t r) {
+    return runner_.TakeExpected(context_, item, RangeOf(region, 0), static_cast<int>(r), &rest_[r]);
+  }
+  absl::Status From(size_t r, const absl::Status& status) const {
+    return absl::DataLossError(
+        absl::StrCat("from ", runner_.group_->Describe(static_cast<int>(r)), ": ", status.message()));
+  }
+  absl::Status CheckNothingIsLeft() const {
+    for (size_t r = 0; r < ranks_; ++r) {
+      if (!rest_[r].empty()) return From(r, absl::DataLossError("bytes behind the last frame"));
+    }
+    return absl::OkStatus();
+  }
+
+  BatchRunner& runner_;
+  const BatchContext& context_;
+  const absl::Span<Item> items_;
+  const size_t self_;
+  const size_t ranks_;
+  absl::Span<SparsePart> parts_;
+  wire::MutableBytes message_;
+  size_t at_ = 0;
+  std::vector<wire::Bytes> rest_;
+  double exchange_ms_ = 0;
+};
+
+absl::Status BatchRunner::RunSparseReduce(const BatchContext& context, absl::Span<Item> items) {
+  return SparseReduce(this, context, items).Run();
+}
+
+}  // namespace terse::engine
