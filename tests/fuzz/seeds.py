@@ -112,6 +112,24 @@ def announcement_seeds():
     write("announcement", "no_intent", announcement(99, 0, b""))
 
 
+def sparse_split_seeds():
+    def message(offers, ranks, elements, k, payload):
+        return struct.pack("<BBHH", offers, ranks - 1, elements - 1, k - 1) + payload
+
+    def offer(received, distinct, offered, magnitudes):
+        return struct.pack(f"<III{len(magnitudes)}H", received, distinct, offered, *magnitudes)
+
+    write("sparse_split", "samples", message(0, 4, 1000, 50, struct.pack("<32I", *range(3, 995, 31))))
+    write("sparse_split", "samples_few", message(0, 9, 40, 5, struct.pack("<3I", 0, 7, 39)))
+    write("sparse_split", "samples_none", message(0, 3, 40, 5, b""))
+    write("sparse_split", "samples_descend", message(0, 2, 40, 5, struct.pack("<2I", 8, 7)))
+    # Blocks of 2: 64 / (8 * 4).
+    write("sparse_split", "offer", message(1, 4, 1000, 64, offer(60, 40, 7, [0x4000, 0x3F80, 0x3F80, 0x0001])))
+    write("sparse_split", "offer_none", message(1, 4, 1000, 64, offer(5, 3, 0, [])))
+    write("sparse_split", "offer_ascends", message(1, 4, 1000, 64, offer(60, 40, 4, [0x3F80, 0x4000])))
+    write("sparse_split", "offer_too_much", message(1, 4, 1000, 64, offer(60, 40, 41, [1] * 21)))
+
+
 def state_sections(file):
     """Kind and body of each section of a file of saved state (docs/state_format.md)."""
     at = 64
@@ -211,5 +229,6 @@ if __name__ == "__main__":
     hostile_seeds()
     frame_seeds()
     announcement_seeds()
+    sparse_split_seeds()
     state_seeds()
     settings_seeds()

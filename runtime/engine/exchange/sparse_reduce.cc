@@ -74,14 +74,24 @@ class BatchRunner::SparseReduce {
     return params;
   }
 
+  // For a payload that stays here: positions as they are.
+  static wire::CodecParams OwnParams(const Item& item) {
+    wire::CodecParams params = item.params;
+    params.index = wire::IndexCoding::kU32;
+    return params;
+  }
+
   // Encodes, and takes apart again what was encoded.
   absl::Status Select(Item* item, SparsePart* part) {
     const Tensor& tensor = *item->tensor;
+    Item local = *item;
+    local.params = OwnParams(*item);
     Shard shard = RangeOf(Whole(*item), 0);
-    shard.out = runner_.send_.Get(tensor.codec->MaxPayloadBytes(item->params, tensor.elements));
-    if (absl::Status status = runner_.Encode(context_, item, absl::MakeSpan(&shard, 1)); !status.ok()) {
+    shard.out = runner_.send_.Get(tensor.codec->MaxPayloadBytes(local.params, tensor.elements));
+    if (absl::Status status = runner_.Encode(context_, &local, absl::MakeSpan(&shard, 1)); !status.ok()) {
       return status;
     }
+    item->nonfinite = local.nonfinite;
     const Stopwatch watch;
     part->k = tensor.codec->MostEntries(item->params, tensor.elements);
     part->own.Resize(part->k);
