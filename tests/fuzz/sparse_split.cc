@@ -50,8 +50,8 @@ void Offers(terse::wire::Bytes payload, size_t ranks, size_t n, size_t k) {
   const std::vector<size_t> quotas = Quotas(std::vector<Offer>(ranks, *offer), k);
   Require(*std::max_element(quotas.begin(), quotas.end()) <= offer->offered,
           "nobody sends what it did not offer");
-  Require(std::accumulate(quotas.begin(), quotas.end(), size_t{0}) == std::min(k, ranks * offer->offered),
-          "k sums are accepted, or all");
+  Require(std::accumulate(quotas.begin(), quotas.end(), size_t{0}) == std::min(2 * k, ranks * offer->offered),
+          "2k sums are accepted, or all");
 }
 
 }  // namespace

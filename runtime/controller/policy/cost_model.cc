@@ -75,8 +75,9 @@ Cost SparseReduceCost(const Machine& machine, const Workload& load, const Kernel
   const double k = entries.density * load.elements;
   Cost cost;
   cost.overhead = peers * (4 * kFrame + 2 * kEntriesHeader + kSamplesPayload + kOfferPayload);
-  cost.bytes = peers / load.ranks * k * (entries.bytes + entries.sum_bytes) + cost.overhead;
-  // Entries are taken apart, packed, received, numbered and added up; sums packed, received and compared.
+  cost.bytes = peers / load.ranks * k * (entries.bytes + 2 * entries.sum_bytes) + cost.overhead;
+  // Entries are taken apart, packed, received, numbered and added up; twice as many sums packed,
+  // received and compared.
   cost.seconds = RoundsSeconds(machine, 4, peers, cost.bytes) + SparseKernels(machine, load, kernels, 8 * k);
   return cost;
 }

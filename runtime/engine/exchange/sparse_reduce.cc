@@ -5,7 +5,7 @@
 //
 //   1 samples   all-gather of samples of positions; the ranks cut the tensor into regions, one each
 //   2 entries   each entry to the owner of its region, who adds up what comes for a position in rank order
-//   3 offers    all-gather of how large the owners' sums are; the ranks agree on the k largest, nearly
+//   3 offers    all-gather of how large the owners' sums are; the ranks agree on the 2k largest, nearly
 //   4 sums      all-gather of the accepted sums, as fp32; they are the result, and all else of it is 0
 //
 // What a rank selected at a place that was not accepted returns to its residual: it was not sent, and nothing
@@ -88,7 +88,7 @@ class BatchRunner::SparseReduce {
     local.params = OwnParams(*item);
     Shard shard = RangeOf(Whole(*item), 0);
     shard.out = runner_.send_.Get(tensor.codec->MaxPayloadBytes(local.params, tensor.elements));
-    if (absl::Status status = runner_.Encode(context_, &local, absl::MakeSpan(&shard, 1)); !status.ok()) {
+    if (absl::Status status = runner_.EncodeWhole(context_, &local, &shard); !status.ok()) {
       return status;
     }
     item->nonfinite = local.nonfinite;

@@ -11,6 +11,7 @@ namespace terse::engine {
 namespace {
 
 constexpr size_t kBlocksPerShare = 8;
+constexpr size_t kSumsPerEntry = 2;  // that are accepted, of a rank's k entries
 constexpr size_t kOfferHeaderBytes = 3 * sizeof(uint32_t);
 
 size_t CeilDiv(size_t a, size_t b) { return (a + b - 1) / b; }
@@ -180,7 +181,7 @@ std::vector<size_t> Quotas(absl::Span<const Offer> offers, size_t k) {
                    [](const Block& a, const Block& b) { return a.magnitude > b.magnitude; });
   const size_t block = BlockSums(k, offers.size());
   std::vector<size_t> quotas(offers.size(), 0);
-  size_t left = k;
+  size_t left = kSumsPerEntry * k;
   for (const Block& next : blocks) {
     size_t& quota = quotas[next.owner];
     const size_t taken = std::min({block, left, offers[next.owner].offered - quota});

@@ -9,7 +9,8 @@
 //
 // Choice. The owner of a region sorts its sums by magnitude into blocks of 1/8 of a fair share, k / N, and
 // tells the magnitude that each block goes down to. The greatest blocks of all regions are accepted until
-// there are k entries: the k largest sums, but for at most a block of each region.
+// there are 2k sums: the largest, but for at most a block of each region and for what the bound forbids. What
+// is delivered is what training gains by, so the bound is used up: docs/decisions/0017 has what k sums cost.
 //
 // Bound. A rank that has sent s entries to owners (at most k) offers no more than it may send to all within
 // 3k (N - 1) / N entries sent, that is 6k (N - 1) / N words: at least k / N of its sums, at most 3k / N.
@@ -82,7 +83,7 @@ size_t MaxOfferBytes(size_t k, int ranks);
 void PutOffer(const Offer& offer, wire::MutableBytes out);
 absl::StatusOr<Offer> GetOffer(wire::Bytes payload, size_t k, int ranks, size_t elements);
 
-// How many of its greatest sums each owner hands to all: at most what it offered, k together or all there
+// How many of its greatest sums each owner hands to all: at most what it offered, 2k together or all there
 // are.
 std::vector<size_t> Quotas(absl::Span<const Offer> offers, size_t k);
 
