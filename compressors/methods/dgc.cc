@@ -136,7 +136,7 @@ absl::Span<const float> Dgc::Accumulate(bool dense, Gradient g, absl::Span<float
     return drain_.Add(next_u_, v_, scratch);
   }
   v_.resize(n);
-  std::vector<float>().swap(next_u_);
+  FloatVector().swap(next_u_);
   pending_ = Pending::kMask;
   // v <- v + u is the codec's own compensation: it adds its residual, v, to what it is given.
   const bool finite = config_.nesterov ? AccumulateNesterov(n, m, g, u_.data(), send.data())

@@ -22,6 +22,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "compressors/memory/large_vector.h"
 #include "compressors/methods/method.h"
 #include "compressors/methods/residual_drain.h"
 
@@ -59,9 +60,9 @@ class Dgc final : public TensorMethod {
   const double most_norm_;  // of the local gradient; 0: any
   const float decay_;       // times the parameter, in the local gradient
   absl::Span<const float> parameter_;
-  std::vector<float> u_;
-  std::vector<float> v_;        // empty before the first compressed step
-  std::vector<float> next_u_;   // dense: u of the step under way; empty when compressed
+  FloatVector u_;
+  FloatVector v_;               // empty before the first compressed step
+  FloatVector next_u_;          // dense: u of the step under way; empty when compressed
   std::vector<uint32_t> sent_;  // places to mask
   ResidualDrain drain_;
   Pending pending_ = Pending::kNothing;
@@ -80,7 +81,7 @@ class DgcUpdate final : public ParameterUpdate {
 
  private:
   const wire::Config::Dgc config_;
-  std::vector<float> decay_;
+  FloatVector decay_;
 };
 
 }  // namespace terse

@@ -29,9 +29,9 @@
 #include <functional>
 #include <memory>
 #include <string_view>
-#include <vector>
 
 #include "absl/types/span.h"
+#include "compressors/memory/large_vector.h"
 #include "proto/wire/config.h"
 #include "proto/wire/plan.h"
 
@@ -106,8 +106,7 @@ class TensorMethod {
   // between Resolve and Before. It has an element for each of the tensor's, or is empty: not there now. The
   // visitor may replace it by either, so that a fresh method can be filled from what another saved. Roles say
   // what becomes of a vector when the number of ranks changes.
-  using Visitor =
-      std::function<void(std::string_view name, wire::MemoryRole role, std::vector<float>* values)>;
+  using Visitor = std::function<void(std::string_view name, wire::MemoryRole role, FloatVector* values)>;
   virtual void VisitState(const Visitor& visit) = 0;
 
   // The same for counters and flags, which are equal on all ranks: with the vectors they are all there is to

@@ -53,7 +53,7 @@ struct Tensor {
 
   std::vector<std::byte> worker_state;  // the codec's, for this rank's gradient
   std::vector<std::byte> server_state;  // the codec's, for the second compression of the own shard
-  std::vector<float> server_residual;   // error of the second compression, own shard
+  FloatVector server_residual;          // error of the second compression, own shard
 
   // What the running step's exchange sent, until terse_step says whether it was applied.
   struct Pending {
@@ -61,10 +61,10 @@ struct Tensor {
     bool dense = false;
     bool nonfinite = false;  // some rank's gradient was: the result was withheld, so nothing was applied
     wire::CodecParams params;
-    std::vector<Shard> shards;         // ranges only; payload i is the i-th piece of `payloads`
-    std::vector<std::byte> payloads;   // own, first compression, without headers
-    std::vector<Excess> excess;        // of the result, beyond the caller's type; stays if applied
-    std::vector<float> server_before;  // server_residual as it was before the exchange
+    std::vector<Shard> shards;        // ranges only; payload i is the i-th piece of `payloads`
+    std::vector<std::byte> payloads;  // own, first compression, without headers
+    std::vector<Excess> excess;       // of the result, beyond the caller's type; stays if applied
+    FloatVector server_before;        // server_residual as it was before the exchange
   } pending;
 
   bool one_rank = false;        // dense only because there is no other rank
