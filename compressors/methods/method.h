@@ -31,6 +31,7 @@
 #include <string_view>
 
 #include "absl/types/span.h"
+#include "compressors/kernels/kernels.h"
 #include "compressors/memory/large_vector.h"
 #include "proto/wire/config.h"
 #include "proto/wire/plan.h"
@@ -70,6 +71,15 @@ class TensorMethod {
   // never cleared) where the method itself reads the gradient.
   virtual absl::Span<const float> Before(bool dense, absl::Span<const float> gradient,
                                          absl::Span<float> scratch, bool* nonfinite) = 0;
+
+  // Before, for a compressed exchange by a codec that adds momentum itself (Compressor::adds_momentum). Where
+  // the method leaves that to it, *momentum is the rule, good until the codec has encoded, and the input is
+  // the gradient; else it is null.
+  virtual absl::Span<const float> BeforeMomentum(absl::Span<const float> gradient, absl::Span<float> scratch,
+                                                 bool* nonfinite, const kernels::Momentum** momentum) {
+    *momentum = nullptr;
+    return Before(/*dense=*/false, gradient, scratch, nonfinite);
+  }
 
   // What error feedback reads and replaces while encoding; empty when the method has none.
   virtual absl::Span<float> residual() = 0;

@@ -224,6 +224,7 @@ TEST_P(Conformance, NeedsNoAlignment) {
 
   // Floats at 4 bytes, payloads at 1, from a 64-byte boundary.
   GuardedBytes scratch(codec().ScratchBytes(params(), n));
+  std::vector<std::byte> state(codec().StateBytes(params(), n));
   GuardedBytes payload(codec().MaxPayloadBytes(params(), n) + 1);
   GuardedBytes floats((2 * n + 1) * sizeof(float));
   const absl::Span<float> memory(reinterpret_cast<float*>(floats.bytes().data()), 2 * n + 1);
@@ -234,6 +235,7 @@ TEST_P(Conformance, NeedsNoAlignment) {
   EncodeArgs args;
   args.input = absl::MakeConstSpan(input).subspan(1);
   args.residual = memory.subspan(1, n);
+  args.state = absl::MakeSpan(state);
   args.scratch = scratch.bytes();
   ASSERT_TRUE(codec().Encode(params(), args, {&shard, 1}).ok());
   ASSERT_EQ(std::vector<std::byte>(shard.out.begin(), shard.out.begin() + shard.size), expected);
@@ -273,11 +275,13 @@ TEST_P(Conformance, RefusesArgumentsThatDoNotFit) {
   std::vector<float> residual(63);
   GuardedBytes out(codec().MaxPayloadBytes(params(), input.size()));
   GuardedBytes scratch(codec().ScratchBytes(params(), input.size()));
+  std::vector<std::byte> state(codec().StateBytes(params(), input.size()));
   Shard shard;
   shard.end = input.size();
   shard.out = out.bytes();
   EncodeArgs args;
   args.input = input;
+  args.state = absl::MakeSpan(state);
   args.scratch = scratch.bytes();
 
   const auto encode = [&](const EncodeArgs& with, Shard with_shard) {

@@ -55,9 +55,11 @@ class Encoder {
         scratch_(codec_.ScratchBytes(params, n)),
         payload_(codec_.MaxPayloadBytes(params, n)) {}
 
-  wire::Bytes Encode(uint64_t step, absl::Span<const float> input, absl::Span<float> residual) {
+  wire::Bytes Encode(uint64_t step, absl::Span<const float> input, absl::Span<float> residual,
+                     const kernels::Momentum* momentum = nullptr) {
     EncodeArgs args;
     args.input = input;
+    args.momentum = momentum;
     args.residual = residual;
     args.state = absl::MakeSpan(state_);
     args.scratch = absl::MakeSpan(scratch_);
@@ -105,8 +107,9 @@ class DgcPath final : public KernelPath {
 
   void Run(uint64_t step, std::span<const float> gradient) override {
     bool nonfinite = false;
-    const absl::Span<const float> input = method_->Before(/*dense=*/false, gradient, {}, &nonfinite);
-    const wire::Bytes payload = encoder_.Encode(step, input, method_->residual());
+    const kernels::Momentum* momentum = nullptr;
+    const absl::Span<const float> input = method_->BeforeMomentum(gradient, {}, &nonfinite, &momentum);
+    const wire::Bytes payload = encoder_.Encode(step, input, method_->residual(), momentum);
     const absl::StatusOr<size_t> sent =
         encoder_.codec().Support(encoder_.params(), payload, encoder_.elements(), absl::MakeSpan(positions_));
     Check(sent.status());
