@@ -5,6 +5,8 @@
 
 #include <algorithm>
 
+#include "compressors/encode_args.h"
+
 namespace terse {
 namespace {
 
@@ -13,6 +15,23 @@ absl::Status NotLinear() {
 }
 
 }  // namespace
+
+absl::StatusOr<EncodeResult> Compressor::Encode(const wire::CodecParams& params, const EncodeArgs& args,
+                                                absl::Span<Shard> shards) const {
+  if (absl::Status status = CheckEncodeArgs(*this, params, args, shards); !status.ok()) return status;
+  absl::StatusOr<EncodeResult> result = EncodeParts(params, args, shards);
+  if (!result.ok()) return result;
+  std::byte bytes[kMostClosingBytes];
+  const wire::MutableBytes closing(bytes, ClosingBytes(params));
+  Close(params, args, closing);
+  for (Shard& shard : shards) Complete(params, closing, shard.out.first(shard.size));
+  return result;
+}
+
+absl::StatusOr<EncodeResult> Compressor::EncodeParts(const wire::CodecParams& params, const EncodeArgs& args,
+                                                     absl::Span<Shard> parts) const {
+  return absl::UnimplementedError("this codec encodes a vector as a whole, not in parts");
+}
 
 absl::Status Compressor::DecodeSum(const wire::CodecParams& params, absl::Span<const wire::Bytes> payloads,
                                    float weight, absl::Span<float> out) const {

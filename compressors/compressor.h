@@ -57,12 +57,14 @@ struct RandomKey {
   uint64_t step = 0;
   uint32_t rank = 0;
   uint32_t tensor = 0;
-  uint32_t stage = 0;  // 0: a rank's own gradient; 1: the owner's second compression of the sum
+  uint32_t stage =
+      0;  // 0: a rank's own gradient; 1 + k: the owner's second compression of piece k of the sum
 };
 
 // One contiguous range of the tensor and where its payload goes. A gather codec is given exactly one
-// shard, [0, n). A split codec is given one or more that cover [0, n) in order without gaps; each
-// begins at a multiple of BlockElements(). A shard may be empty (begin == end): its payload has 0 bytes.
+// shard, [0, n). A split codec is given one or more that cover [0, n) in order without gaps, or, in
+// EncodeParts, any that do not overlap; each begins at a multiple of BlockElements(). A shard may be empty
+// (begin == end): its payload has 0 bytes.
 struct Shard {
   size_t begin = 0;
   size_t end = 0;
@@ -110,6 +112,9 @@ struct EncodeResult {
 // What an output element gets from a decoded one.
 enum class Accumulate : uint8_t { kAssign, kAdd };
 
+// No codec's ClosingBytes are more.
+inline constexpr size_t kMostClosingBytes = 16;
+
 class Compressor {
  public:
   virtual ~Compressor() = default;
@@ -137,10 +142,26 @@ class Compressor {
   // True when Encode does the method dgc's update in its own pass over memory (EncodeArgs::momentum).
   virtual bool adds_momentum() const { return false; }
 
-  // Gather and split codecs. Statistics over the whole input (onebit's scale with block 0) are taken
-  // over all shards before any is finished, and travel in each.
+  // Gather and split codecs. What is known only of the whole input (onebit's scale with block 0) is in the
+  // payload of every shard.
   virtual absl::StatusOr<EncodeResult> Encode(const wire::CodecParams& params, const EncodeArgs& args,
-                                              absl::Span<Shard> shards) const = 0;
+                                              absl::Span<Shard> shards) const;
+
+  // Split codecs can encode a vector part after part, in several calls and in any order, so that the first
+  // parts travel while the others are encoded: EncodeParts until every element has had its turn, then Close.
+  // Encode is the same in one go. Between the calls `args` stay what they are, but for the elements of the
+  // input that have been encoded, which are read no more.
+  //
+  // Where something is known only after the last part, Close writes it to `closing` (ClosingBytes; 0 for
+  // most codecs), and whoever has a part's payload must Complete it with these bytes before it decodes it.
+  virtual absl::StatusOr<EncodeResult> EncodeParts(const wire::CodecParams& params, const EncodeArgs& args,
+                                                   absl::Span<Shard> parts) const;
+  virtual size_t ClosingBytes(const wire::CodecParams& params) const { return 0; }
+  virtual void Close(const wire::CodecParams& params, const EncodeArgs& args,
+                     wire::MutableBytes closing) const {}
+  // `closing` has ClosingBytes; what they say is checked by Decode.
+  virtual void Complete(const wire::CodecParams& params, wire::Bytes closing,
+                        wire::MutableBytes payload) const {}
 
   // out[i] = weight * decoded[i], or out[i] += weight * decoded[i] (fp32; a product, then a sum: never
   // fused). `out` has the n elements of the shard that the payload encodes; `params` are the plan's.

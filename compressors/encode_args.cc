@@ -6,28 +6,35 @@
 namespace terse {
 namespace {
 
-absl::Status CheckShards(const Compressor& codec, const wire::CodecParams& params, size_t n,
-                         absl::Span<const Shard> shards) {
+absl::Status CheckPart(const Compressor& codec, const wire::CodecParams& params, size_t n,
+                       const Shard& part) {
+  const size_t block = codec.BlockElements(params);
+  if (part.end < part.begin || part.end > n) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("[", part.begin, ", ", part.end, ") is no range of ", n, " elements"));
+  }
+  if (part.begin != part.end && part.begin % block != 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("shard begins at ", part.begin, ", which is no multiple of the block of ", block));
+  }
+  const size_t need = codec.MaxPayloadBytes(params, part.end - part.begin);
+  if (part.out.size() < need) {
+    return absl::InvalidArgumentError(absl::StrCat("shard [", part.begin, ", ", part.end, ") has room for ",
+                                                   part.out.size(), " bytes and may need ", need));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckCover(const Compressor& codec, size_t n, absl::Span<const Shard> shards) {
   if (codec.kind() == Kind::kGather && shards.size() != 1) {
     return absl::InvalidArgumentError(
         absl::StrCat("a gather codec encodes one shard, [0, n); got ", shards.size()));
   }
-  const size_t block = codec.BlockElements(params);
   size_t at = 0;
   for (const Shard& shard : shards) {
-    if (shard.begin != at || shard.end < shard.begin) {
+    if (shard.begin != at) {
       return absl::InvalidArgumentError(
           absl::StrCat("shard [", shard.begin, ", ", shard.end, ") does not continue at element ", at));
-    }
-    if (shard.begin != shard.end && shard.begin % block != 0) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("shard begins at ", shard.begin, ", which is no multiple of the block of ", block));
-    }
-    const size_t need = codec.MaxPayloadBytes(params, shard.end - shard.begin);
-    if (shard.out.size() < need) {
-      return absl::InvalidArgumentError(absl::StrCat("shard [", shard.begin, ", ", shard.end,
-                                                     ") has room for ", shard.out.size(),
-                                                     " bytes and may need ", need));
     }
     at = shard.end;
   }
@@ -39,8 +46,8 @@ absl::Status CheckShards(const Compressor& codec, const wire::CodecParams& param
 
 }  // namespace
 
-absl::Status CheckEncodeArgs(const Compressor& codec, const wire::CodecParams& params, const EncodeArgs& args,
-                             absl::Span<const Shard> shards) {
+absl::Status CheckEncodeParts(const Compressor& codec, const wire::CodecParams& params,
+                              const EncodeArgs& args, absl::Span<const Shard> parts) {
   if (absl::Status status = codec.CheckParams(params); !status.ok()) return status;
   const size_t n = args.input.size();
   if (!args.residual.empty() && args.residual.size() != n) {
@@ -58,7 +65,16 @@ absl::Status CheckEncodeArgs(const Compressor& codec, const wire::CodecParams& p
     return absl::InvalidArgumentError(
         absl::StrCat("state has ", args.state.size(), " bytes, needs ", codec.StateBytes(params, n)));
   }
-  return CheckShards(codec, params, n, shards);
+  for (const Shard& part : parts) {
+    if (absl::Status status = CheckPart(codec, params, n, part); !status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckEncodeArgs(const Compressor& codec, const wire::CodecParams& params, const EncodeArgs& args,
+                             absl::Span<const Shard> shards) {
+  if (absl::Status status = CheckEncodeParts(codec, params, args, shards); !status.ok()) return status;
+  return CheckCover(codec, args.input.size(), shards);
 }
 
 }  // namespace terse

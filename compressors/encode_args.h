@@ -14,6 +14,10 @@ namespace terse {
 absl::Status CheckEncodeArgs(const Compressor& codec, const wire::CodecParams& params, const EncodeArgs& args,
                              absl::Span<const Shard> shards);
 
+// The same for ranges in any order that need not cover the vector.
+absl::Status CheckEncodeParts(const Compressor& codec, const wire::CodecParams& params,
+                              const EncodeArgs& args, absl::Span<const Shard> parts);
+
 // The residual of a shard, or nullptr without error feedback.
 inline float* ResidualAt(const EncodeArgs& args, size_t begin) {
   return args.residual.empty() ? nullptr : args.residual.data() + begin;

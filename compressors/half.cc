@@ -8,13 +8,13 @@
 
 namespace terse {
 
-absl::StatusOr<EncodeResult> ElementCompressor::Encode(const wire::CodecParams& params,
-                                                       const EncodeArgs& args,
-                                                       absl::Span<Shard> shards) const {
-  if (absl::Status status = CheckEncodeArgs(*this, params, args, shards); !status.ok()) return status;
+absl::StatusOr<EncodeResult> ElementCompressor::EncodeParts(const wire::CodecParams& params,
+                                                            const EncodeArgs& args,
+                                                            absl::Span<Shard> parts) const {
+  if (absl::Status status = CheckEncodeParts(*this, params, args, parts); !status.ok()) return status;
   const kernels::Kernels& kernels = kernels::ActiveKernels();
   EncodeResult result;
-  for (Shard& shard : shards) {
+  for (Shard& shard : parts) {
     const size_t n = shard.end - shard.begin;
     result.nonfinite |= kernels.encode_elements(format_, args.input.data() + shard.begin,
                                                 ResidualAt(args, shard.begin), n, shard.out.data());

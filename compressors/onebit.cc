@@ -29,14 +29,23 @@ float ScaleOf(wire::ScaleNorm norm, double sum, size_t n) {
   return static_cast<float>(norm == wire::ScaleNorm::kL1 ? mean : std::sqrt(mean));
 }
 
-// Signs of n compensated elements. A scale of 0 sends no sign, so that 0 never decodes as -0.
-void EncodeSigns(float scale, const float* input, float* residual, size_t n, std::byte* bits) {
-  if (scale == 0.0f) {
-    std::memset(bits, 0, (n + 7) / 8);
-  } else {
-    kernels::ActiveKernels().onebit_encode(scale, input, residual, n, bits);
+// What block 0 keeps of a vector, in the caller's bytes.
+struct State {
+  static constexpr size_t kBytes = 16;
+  double sum = 0;      // over the parts encoded so far
+  float deferred = 0;  // the scale that was sent and is still to be taken off the residual; 0: none
+
+  static State Load(wire::Bytes bytes) {
+    const State state{wire::Load<double>(bytes.data()), wire::Load<float>(bytes.data() + sizeof(double))};
+    // Saved state is bytes from a file.
+    const bool good = std::isfinite(state.sum) && std::isfinite(state.deferred) && state.deferred >= 0;
+    return good ? state : State();
   }
-}
+  void Store(wire::MutableBytes bytes) const {
+    wire::Store(bytes.data(), sum);
+    wire::Store(bytes.data() + sizeof(double), deferred);
+  }
+};
 
 }  // namespace
 
@@ -52,39 +61,98 @@ size_t OneBit::MaxPayloadBytes(const wire::CodecParams& params, size_t n) const 
   return Scales(params, n) * sizeof(float) + (n + 7) / 8;
 }
 
-absl::StatusOr<EncodeResult> OneBit::Encode(const wire::CodecParams& params, const EncodeArgs& args,
-                                            absl::Span<Shard> shards) const {
-  if (absl::Status status = CheckEncodeArgs(*this, params, args, shards); !status.ok()) return status;
+size_t OneBit::StateBytes(const wire::CodecParams& params, size_t n) const {
+  return params.block == 0 ? State::kBytes : 0;
+}
+
+absl::StatusOr<EncodeResult> OneBit::EncodeParts(const wire::CodecParams& params, const EncodeArgs& args,
+                                                 absl::Span<Shard> parts) const {
+  if (absl::Status status = CheckEncodeParts(*this, params, args, parts); !status.ok()) return status;
+  EncodeResult result;
+  if (params.block != 0) {
+    for (Shard& part : parts) result.nonfinite |= EncodeBlocks(params, args, &part).nonfinite;
+    return result;
+  }
+  State state = State::Load(args.state);
+  for (Shard& part : parts) {
+    const size_t n = part.end - part.begin;
+    part.size = MaxPayloadBytes(params, n);
+    if (n == 0) continue;
+    wire::Store(part.out.data(), 0.0f);
+    const kernels::Sum sum = kernels::ActiveKernels().onebit_defer(
+        params.scale, state.deferred, args.input.data() + part.begin, ResidualAt(args, part.begin), n,
+        part.out.data() + sizeof(float));
+    state.sum += sum.value;
+    result.nonfinite |= sum.nonfinite;
+  }
+  state.Store(args.state);
+  return result;
+}
+
+EncodeResult OneBit::EncodeBlocks(const wire::CodecParams& params, const EncodeArgs& args,
+                                  Shard* part) const {
   const kernels::Kernels& kernels = kernels::ActiveKernels();
   EncodeResult result;
-  float scale = 0.0f;
-  if (params.block == 0 && !args.input.empty()) {
-    const kernels::Sum sum =
-        kernels.onebit_sum(params.scale, args.input.data(), ResidualAt(args, 0), args.input.size());
-    scale = ScaleOf(params.scale, sum.value, args.input.size());
-    result.nonfinite = sum.nonfinite;
-  }
-  for (Shard& shard : shards) {
-    const size_t n = shard.end - shard.begin;
-    const size_t block = BlockOf(params, n);
-    std::byte* scales = shard.out.data();
-    std::byte* bits = scales + Scales(params, n) * sizeof(float);
-    for (size_t at = 0; at < n; at += block) {
-      const size_t size = std::min(block, n - at);
-      const float* input = args.input.data() + shard.begin + at;
-      float* residual = ResidualAt(args, shard.begin + at);
-      if (params.block != 0) {
-        const kernels::Sum sum = kernels.onebit_sum(params.scale, input, residual, size);
-        scale = ScaleOf(params.scale, sum.value, size);
-        result.nonfinite |= sum.nonfinite;
-      }
-      wire::Store(scales, scale);
-      scales += sizeof(scale);
-      EncodeSigns(scale, input, residual, size, bits + at / 8);
+  const size_t n = part->end - part->begin;
+  std::byte* scales = part->out.data();
+  std::byte* bits = scales + Scales(params, n) * sizeof(float);
+  for (size_t at = 0; at < n; at += params.block) {
+    const size_t size = std::min<size_t>(params.block, n - at);
+    const float* input = args.input.data() + part->begin + at;
+    float* residual = ResidualAt(args, part->begin + at);
+    const kernels::Sum sum = kernels.onebit_sum(params.scale, input, residual, size);
+    const float scale = ScaleOf(params.scale, sum.value, size);
+    result.nonfinite |= sum.nonfinite;
+    wire::Store(scales, scale);
+    scales += sizeof(scale);
+    if (scale == 0.0f) {
+      std::memset(bits + at / 8, 0, (size + 7) / 8);
+    } else {
+      kernels.onebit_encode(scale, input, residual, size, bits + at / 8);
     }
-    shard.size = MaxPayloadBytes(params, n);
   }
+  part->size = MaxPayloadBytes(params, n);
   return result;
+}
+
+size_t OneBit::ClosingBytes(const wire::CodecParams& params) const {
+  return params.block == 0 ? sizeof(float) : 0;
+}
+
+void OneBit::Close(const wire::CodecParams& params, const EncodeArgs& args,
+                   wire::MutableBytes closing) const {
+  if (params.block != 0) return;
+  State state = State::Load(args.state);
+  const float scale = args.input.empty() ? 0.0f : ScaleOf(params.scale, state.sum, args.input.size());
+  wire::Store(closing.data(), scale);
+  state.sum = 0;
+  state.deferred = args.residual.empty() ? 0.0f : scale;
+  state.Store(args.state);
+}
+
+// A scale of 0 sends no sign, so that 0 never decodes as -0.
+void OneBit::Complete(const wire::CodecParams& params, wire::Bytes closing,
+                      wire::MutableBytes payload) const {
+  if (params.block != 0 || payload.empty()) return;
+  std::memcpy(payload.data(), closing.data(), sizeof(float));
+  if (wire::Load<float>(closing.data()) != 0.0f) return;
+  std::memset(payload.data() + sizeof(float), 0, payload.size() - sizeof(float));
+}
+
+void OneBit::Materialize(const wire::CodecParams& params, wire::MutableBytes state,
+                         absl::Span<float> residual) const {
+  if (params.block != 0 || state.size() < State::kBytes) return;
+  State deferred = State::Load(state);
+  if (deferred.deferred == 0.0f) return;
+  constexpr size_t kChunk = 4096;
+  std::byte bits[kChunk / 8];
+  for (size_t at = 0; at < residual.size(); at += kChunk) {
+    float* const c = residual.data() + at;
+    kernels::ActiveKernels().onebit_encode(deferred.deferred, c, c, std::min(kChunk, residual.size() - at),
+                                           bits);
+  }
+  deferred.deferred = 0.0f;
+  deferred.Store(state);
 }
 
 absl::Status OneBit::DecodeGroup(const wire::CodecParams& params, absl::Span<const wire::Bytes> payloads,

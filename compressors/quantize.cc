@@ -109,13 +109,13 @@ size_t Quantize::MaxPayloadBytes(const wire::CodecParams& params, size_t n) cons
   return Blocks(params, n) * HeaderBytes(params) + words * kernels::kLanes * sizeof(uint32_t);
 }
 
-absl::StatusOr<EncodeResult> Quantize::Encode(const wire::CodecParams& params, const EncodeArgs& args,
-                                              absl::Span<Shard> shards) const {
-  if (absl::Status status = CheckEncodeArgs(*this, params, args, shards); !status.ok()) return status;
+absl::StatusOr<EncodeResult> Quantize::EncodeParts(const wire::CodecParams& params, const EncodeArgs& args,
+                                                   absl::Span<Shard> parts) const {
+  if (absl::Status status = CheckEncodeParts(*this, params, args, parts); !status.ok()) return status;
   const kernels::Kernels& kernels = kernels::ActiveKernels();
   const uint64_t key = StreamKey(args.random);
   EncodeResult result;
-  for (Shard& shard : shards) {
+  for (Shard& shard : parts) {
     const size_t n = shard.end - shard.begin;
     std::byte* headers = shard.out.data();
     kernels::LaneStream stream;

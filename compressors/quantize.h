@@ -37,8 +37,8 @@ class Quantize final : public Compressor {
   absl::Status CheckParams(const wire::CodecParams& params) const override;
   size_t MaxPayloadBytes(const wire::CodecParams& params, size_t n) const override;
   size_t BlockElements(const wire::CodecParams& params) const override { return params.block; }
-  absl::StatusOr<EncodeResult> Encode(const wire::CodecParams& params, const EncodeArgs& args,
-                                      absl::Span<Shard> shards) const override;
+  absl::StatusOr<EncodeResult> EncodeParts(const wire::CodecParams& params, const EncodeArgs& args,
+                                           absl::Span<Shard> parts) const override;
   absl::Status Decode(const wire::CodecParams& params, wire::Bytes payload, float weight,
                       Accumulate accumulate, absl::Span<float> out) const override;
   absl::Status DecodeSum(const wire::CodecParams& params, absl::Span<const wire::Bytes> payloads,

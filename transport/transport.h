@@ -36,7 +36,7 @@
 namespace terse::transport {
 
 // Raised when anything in this header changes shape; loader and plug-in must agree.
-inline constexpr uint32_t kTransportAbi = 1;
+inline constexpr uint32_t kTransportAbi = 2;
 
 enum class Memory : uint8_t { kHost = 0, kDevice = 1 };
 
@@ -100,6 +100,12 @@ class Group {
   // Receive's *length gets the message's size when the operation ends.
   virtual OperationOr Send(int peer, int tag, ConstBuffer from, Stream stream) = 0;
   virtual OperationOr Receive(int peer, int tag, Buffer to, size_t* length, Stream stream) = 0;
+
+  // The same with every other rank, as one operation: from[r] goes to rank r, to[r] gets what rank r sent
+  // under the tag. Slot rank() is left alone. No collectives: the ranks need not call them in one order.
+  virtual OperationOr SendToOthers(int tag, absl::Span<const ConstBuffer> from, Stream stream) = 0;
+  virtual OperationOr ReceiveFromOthers(int tag, absl::Span<const Buffer> to, absl::Span<size_t> lengths,
+                                        Stream stream) = 0;
 
   // Sum over all ranks by the transport's own best algorithm; the order of summation is its own, but all
   // ranks get the same bits. in == out is allowed. kFloat16 and kBFloat16 may be UNIMPLEMENTED.

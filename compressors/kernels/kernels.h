@@ -126,6 +126,10 @@ struct Kernels {
   // Bit i (least significant first) of `bits` <- c < 0; residual <- c - (c < 0 ? -scale : scale). Writes
   // (n + 7) / 8 bytes.
   void (*onebit_encode)(float scale, const float* input, float* residual, size_t n, std::byte* bits);
+  // Both at once, for a scale that is known only afterwards. With r = residual - (residual < 0 ? -deferred :
+  // deferred), what the encoding before left: residual <- c of input and r; the sum and the bits are c's.
+  Sum (*onebit_defer)(wire::ScaleNorm norm, float deferred, const float* input, float* residual, size_t n,
+                      std::byte* bits);
   // Adds bit ? -scales[p] : scales[p] for each peer p.
   void (*onebit_decode)(const Peers& bits, const float* scales, Start start, float* out, size_t n);
 

@@ -40,33 +40,69 @@ HWY_INLINE void AddToSums(VF c, hn::Vec<F64>* sums) {
   sums[1] = hn::Add(sums[1], high);
 }
 
-template <bool kL1, bool kResidual>
-Sum SumChunks(const float* input, float* residual, size_t n) {
+// What the sum of a row is taken of: its c, which is left in the residual.
+template <bool kResidual>
+struct CompensateRow {
+  static constexpr bool kSigns = false;
+  float padding() const { return 0.0f; }
+  HWY_INLINE void Run(const float* input, float* residual, std::byte*, VF* c, MF& finite) const {
+    for (size_t v = 0; v < kVectors; ++v) {
+      c[v] = Compensate<kResidual>(input, residual, v * kN, finite);
+      if constexpr (kResidual) hn::StoreU(c[v], kF32, residual + v * kN);
+    }
+  }
+};
+
+// The same with a deferred residual, and c's signs.
+template <bool kResidual>
+struct DeferRow {
+  static constexpr bool kSigns = true;
+  float deferred;
+  float padding() const { return deferred; }  // of which nothing is left
+  HWY_INLINE void Run(const float* input, float* residual, std::byte* bits, VF* c, MF& finite) const {
+    const VF plus = hn::Set(kF32, deferred);
+    MF negative[kVectors];
+    for (size_t v = 0; v < kVectors; ++v) {
+      c[v] = Compensate<false>(input, nullptr, v * kN, finite);
+      if constexpr (kResidual) {
+        const VF before = hn::LoadU(kF32, residual + v * kN);
+        const VF sent = hn::IfThenElse(hn::Lt(before, hn::Zero(kF32)), hn::Neg(plus), plus);
+        c[v] = ClampFinite(hn::Add(c[v], hn::Sub(before, sent)));
+        hn::StoreU(c[v], kF32, residual + v * kN);
+      }
+      negative[v] = hn::Lt(c[v], hn::Zero(kF32));
+    }
+    wire::Store(bits, static_cast<uint16_t>(RowBits(negative)));
+  }
+};
+
+template <bool kL1, bool kResidual, typename Row>
+Sum SumChunks(const Row& row, const float* input, float* residual, size_t n, std::byte* bits) {
+  const auto residual_at = [residual](size_t i) { return kResidual ? residual + i : nullptr; };
+  const auto bits_at = [bits](size_t i) { return Row::kSigns ? bits + i / 8 : nullptr; };
   Sum total;
   MF finite = AllLanes();
   for (size_t chunk = 0; chunk < n; chunk += kSumChunk) {
     hn::Vec<F64> sums[kDoubles];
     for (hn::Vec<F64>& sum : sums) sum = hn::Zero(kF64);
+    VF c[kVectors];
     const size_t end = std::min(n, chunk + kSumChunk);
     size_t i = chunk;
     for (; i + kLanes <= end; i += kLanes) {
-      for (size_t v = 0; v < kVectors; ++v) {
-        const VF c = Compensate<kResidual>(input, residual, i + v * kN, finite);
-        if constexpr (kResidual) hn::StoreU(c, kF32, residual + i + v * kN);
-        AddToSums<kL1>(c, sums + 2 * v);
-      }
+      row.Run(input + i, residual_at(i), bits_at(i), c, finite);
+      for (size_t v = 0; v < kVectors; ++v) AddToSums<kL1>(c[v], sums + 2 * v);
     }
     if (i < end) {
-      // The last row, filled up with zeros, which add nothing.
-      float row[2][kLanes] = {};
-      std::memcpy(row[0], input + i, (end - i) * sizeof(float));
-      if constexpr (kResidual) std::memcpy(row[1], residual + i, (end - i) * sizeof(float));
-      for (size_t v = 0; v < kVectors; ++v) {
-        const VF c = Compensate<kResidual>(row[0], row[1], v * kN, finite);
-        if constexpr (kResidual) hn::StoreU(c, kF32, row[1] + v * kN);
-        AddToSums<kL1>(c, sums + 2 * v);
-      }
-      if constexpr (kResidual) std::memcpy(residual + i, row[1], (end - i) * sizeof(float));
+      // The last row, filled up with what comes to zeros, which add nothing.
+      float last[2][kLanes] = {};
+      std::byte last_bits[kLanes / 8];
+      std::fill_n(last[1], kLanes, row.padding());
+      std::memcpy(last[0], input + i, (end - i) * sizeof(float));
+      if constexpr (kResidual) std::memcpy(last[1], residual + i, (end - i) * sizeof(float));
+      row.Run(last[0], last[1], last_bits, c, finite);
+      for (size_t v = 0; v < kVectors; ++v) AddToSums<kL1>(c[v], sums + 2 * v);
+      if constexpr (kResidual) std::memcpy(residual + i, last[1], (end - i) * sizeof(float));
+      if constexpr (Row::kSigns) std::memcpy(bits + i / 8, last_bits, (end - i + 7) / 8);
     }
     double lanes[kLanes];
     for (size_t v = 0; v < kDoubles; ++v) hn::StoreU(sums[v], kF64, lanes + v * hn::MaxLanes(kF64));
@@ -79,13 +115,28 @@ Sum SumChunks(const float* input, float* residual, size_t n) {
   return total;
 }
 
-Sum OneBitSum(wire::ScaleNorm norm, const float* input, float* residual, size_t n) {
-  if (norm == wire::ScaleNorm::kL1) {
-    return residual == nullptr ? SumChunks<true, false>(input, residual, n)
-                               : SumChunks<true, true>(input, residual, n);
+// SumChunks for the norm and for a residual or none; Row<kResidual> is made of `with`.
+template <template <bool> typename Row, typename... With>
+Sum SumRows(wire::ScaleNorm norm, const float* input, float* residual, size_t n, std::byte* bits,
+            With... with) {
+  const bool l1 = norm == wire::ScaleNorm::kL1;
+  if (residual == nullptr) {
+    const Row<false> row{with...};
+    return l1 ? SumChunks<true, false>(row, input, residual, n, bits)
+              : SumChunks<false, false>(row, input, residual, n, bits);
   }
-  return residual == nullptr ? SumChunks<false, false>(input, residual, n)
-                             : SumChunks<false, true>(input, residual, n);
+  const Row<true> row{with...};
+  return l1 ? SumChunks<true, true>(row, input, residual, n, bits)
+            : SumChunks<false, true>(row, input, residual, n, bits);
+}
+
+Sum OneBitSum(wire::ScaleNorm norm, const float* input, float* residual, size_t n) {
+  return SumRows<CompensateRow>(norm, input, residual, n, nullptr);
+}
+
+Sum OneBitDefer(wire::ScaleNorm norm, float deferred, const float* input, float* residual, size_t n,
+                std::byte* bits) {
+  return SumRows<DeferRow>(norm, input, residual, n, bits, deferred);
 }
 
 template <bool kResidual>

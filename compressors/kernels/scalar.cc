@@ -141,15 +141,15 @@ bool DecodeElements(ElementFormat format, const Peers& peers, float weight, Star
 
 // --- onebit
 
-Sum OneBitSum(wire::ScaleNorm norm, const float* input, float* residual, size_t n) {
+// The sum of kernels.h over c(i, nonfinite), element by element.
+template <typename Value>
+Sum SumOf(wire::ScaleNorm norm, size_t n, const Value& value) {
   Sum sum;
   for (size_t chunk = 0; chunk < n; chunk += kSumChunk) {
     std::array<double, kLanes> lanes{};
     const size_t end = std::min(n, chunk + kSumChunk);
     for (size_t i = chunk; i < end; ++i) {
-      const float c = Compensate(input, residual, i, sum.nonfinite);
-      if (residual != nullptr) residual[i] = c;
-      const double x = c;
+      const double x = value(i, sum.nonfinite);
       lanes[i % kLanes] += norm == wire::ScaleNorm::kL1 ? std::fabs(x) : x * x;
     }
     for (size_t half = kLanes / 2; half > 0; half /= 2) {
@@ -158,6 +158,26 @@ Sum OneBitSum(wire::ScaleNorm norm, const float* input, float* residual, size_t 
     sum.value += lanes[0];
   }
   return sum;
+}
+
+Sum OneBitSum(wire::ScaleNorm norm, const float* input, float* residual, size_t n) {
+  return SumOf(norm, n, [&](size_t i, bool& nonfinite) {
+    const float c = Compensate(input, residual, i, nonfinite);
+    if (residual != nullptr) residual[i] = c;
+    return c;
+  });
+}
+
+Sum OneBitDefer(wire::ScaleNorm norm, float deferred, const float* input, float* residual, size_t n,
+                std::byte* bits) {
+  std::fill_n(bits, (n + 7) / 8, std::byte{0});
+  return SumOf(norm, n, [&](size_t i, bool& nonfinite) {
+    if (residual != nullptr) residual[i] -= residual[i] < 0.0f ? -deferred : deferred;
+    const float c = Compensate(input, residual, i, nonfinite);
+    if (residual != nullptr) residual[i] = c;
+    if (c < 0.0f) bits[i / 8] |= std::byte{1} << (i % 8);
+    return c;
+  });
 }
 
 void OneBitEncode(float scale, const float* input, float* residual, size_t n, std::byte* bits) {
@@ -358,6 +378,7 @@ const Kernels& ScalarKernels() {
       .decode_elements = DecodeElements,
       .onebit_sum = OneBitSum,
       .onebit_encode = OneBitEncode,
+      .onebit_defer = OneBitDefer,
       .onebit_decode = OneBitDecode,
       .range = FindRange,
       .quantize_encode = QuantizeEncode,

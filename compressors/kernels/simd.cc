@@ -92,6 +92,7 @@ const Kernels* TargetKernels() {
         .decode_elements = DecodeElements,
         .onebit_sum = OneBitSum,
         .onebit_encode = OneBitEncode,
+        .onebit_defer = OneBitDefer,
         .onebit_decode = OneBitDecode,
         .range = FindRange,
         .quantize_encode = QuantizeEncode,

@@ -94,6 +94,7 @@ struct Config {
   int64_t rank = -1;  // for launchers that are not MPI; -1: from the transport
   int64_t world_size = -1;
   int64_t seed = 0;
+  std::string trace;     // folder for a trace of each rank (rank-N.json); empty: none
   bool disable = false;  // TERSE_DISABLE=1: every call is the transport's dense all-reduce
 
   friend bool operator==(const Config&, const Config&) = default;

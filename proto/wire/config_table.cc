@@ -107,6 +107,17 @@ ConfigKey Word(std::string_view path, std::string_view help) {
 }
 
 template <auto... kMembers>
+ConfigKey Path(std::string_view path, std::string_view help) {
+  return {path,
+          "path",
+          kPathWords,
+          help,
+          [](std::string_view text, Config* config) { return ParsePath(text, &Field<kMembers...>(*config)); },
+          [](const Config& config) { return Field<kMembers...>(config); },
+          true};
+}
+
+template <auto... kMembers>
 ConfigKey Patterns(std::string_view path, std::string_view help) {
   return {
       path,
@@ -296,6 +307,9 @@ std::vector<ConfigKey> MakeRows() {
                                        "this rank, for launchers that are not MPI; -1: from the transport")),
       Integer<kWorldSize, &C::world_size>("world_size", "number of ranks; -1: from the transport"),
       Integer<kCount, &C::seed>("seed", "seed of stochastic rounding and sampling"),
+      PerRank(Path<&C::trace>("trace",
+                              "folder for a trace of each rank, rank-N.json, for chrome://tracing or "
+                              "Perfetto; empty: none")),
       Boolean<&C::disable>("disable", "send everything through the transport's dense all-reduce"),
   };
 }

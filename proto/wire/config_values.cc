@@ -160,6 +160,14 @@ absl::Status ParseWord(std::string_view text, std::string* out) {
   return absl::OkStatus();
 }
 
+absl::Status ParsePath(std::string_view text, std::string* out) {
+  const bool control = std::any_of(text.begin(), text.end(),
+                                   [](char c) { return static_cast<unsigned char>(c) < ' ' || c == '\x7f'; });
+  if (control || text.size() > kMostPath) return MustBe(View(kPathWords));
+  *out = text;
+  return absl::OkStatus();
+}
+
 absl::Status ParseNumbers(std::string_view text, const NumberRange& range, std::vector<double>* out) {
   if (text.size() > kMaxListText) return MustBe("a list of at most ", kMaxListText, " characters");
   std::vector<double> values;

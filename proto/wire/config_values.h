@@ -46,6 +46,7 @@ absl::Status ParseChoice(std::string_view text, absl::Span<const std::string_vie
 
 // Printable characters without blanks, 1 to 255 of them.
 absl::Status ParseWord(std::string_view text, std::string* out);
+absl::Status ParsePath(std::string_view text, std::string* out);
 
 // Lists are "[a, b]" or "a, b"; "" and "[]" are the empty list. An element may stand in quotes.
 absl::Status ParseNumbers(std::string_view text, const NumberRange& range, std::vector<double>* out);
@@ -53,6 +54,9 @@ absl::Status ParsePatterns(std::string_view text, std::vector<std::string>* out)
 
 inline constexpr std::string_view kBooleanWords = "true | false";
 inline constexpr std::string_view kWordWords = "1 to 255 printable characters without blanks";
+inline constexpr size_t kMostPath = 4095;
+inline constexpr std::string_view kPathWords =
+    "a path of at most 4095 bytes without control characters, or nothing";
 inline constexpr std::string_view kPatternWords =
     "names; * stands for any characters, ? for one; no blanks, commas, brackets or quotes";
 

@@ -93,6 +93,10 @@ void Run(const CommandLine& line) {
 
   const bool show_progress = launcher.rank == 0 && isatty(STDERR_FILENO) != 0;
   std::vector<BenchResult> results;
+  if (!line.bench.trace.empty() && sizes.size() * cases.size() > 1) {
+    throw CommandError(kUsage, "--trace: takes one --case and one size in --elements; there are " +
+                                   std::to_string(cases.size()) + " and " + std::to_string(sizes.size()));
+  }
   for (const int64_t size : sizes) {
     for (const BenchCase& bench_case : cases) {
       Progress(show_progress,
@@ -146,6 +150,11 @@ void AddBenchCommand(CLI::App& app, std::function<void()>* run) {
   bench->add_option("--seed", line->bench.seed, "Seed of the gradients")->capture_default_str();
   bench->add_flag("!--no-dense", line->bench.dense,
                   "Leave the dense all-reduce out: no speed-up and no error, but faster on slow links");
+  bench
+      ->add_option("--trace", line->bench.trace,
+                   "Folder for a trace of each rank, rank-N.json, for chrome://tracing or Perfetto; one case "
+                   "and size")
+      ->type_name("FOLDER");
   bench->add_flag("--json", line->json, "Print JSON (docs/cli.md) instead of a table");
   AddBenchKernelsCommand(bench, run);
   bench->callback([run, line, bench] {

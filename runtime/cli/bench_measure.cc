@@ -235,7 +235,8 @@ std::optional<BenchResult> Measure(BenchWorld& world, const BenchCase& bench_cas
   const int warmup = WarmupOf(ResolveConfig(world.file(), settings), options);
   std::vector<Group> control = world.Open(ControlSettings());
   std::vector<Group> dense = world.Open(With(settings, DenseSettings()));
-  std::vector<Group> compressed = world.Open(settings);
+  std::vector<Group> compressed =
+      world.Open(options.trace.empty() ? settings : With(settings, {{"trace", options.trace}}));
   std::optional<BenchResult> result;
   world.ForEachRank([&](int i) {
     const size_t rank = static_cast<size_t>(i);

@@ -21,6 +21,7 @@ struct BenchOptions {
   int warmup = 2;  // repetitions before the first that counts
   uint64_t seed = 1;
   bool dense = true;  // measure the dense all-reduce as well
+  std::string trace;  // folder for the compressed exchanges' traces; empty: none
 };
 
 // One row of the result. Times in ms.

@@ -16,6 +16,7 @@
 #include "proto/wire/frame.h"
 #include "runtime/engine/buffer.h"
 #include "runtime/engine/tensor.h"
+#include "runtime/engine/trace.h"
 #include "transport/transport.h"
 
 namespace terse::engine {
@@ -42,12 +43,10 @@ class BatchRunner {
   BatchRunner(const wire::Config& config, transport::Group* group, std::chrono::milliseconds patience)
       : config_(config), group_(group), patience_(patience) {}
 
-  // calls[i] belongs to tensors[i]; ascending ids. On an error nothing of a gradient is lost: what was
-  // encoded is back in the residuals. Every error but INVALID_ARGUMENT leaves the group unusable.
-  absl::Status Run(const BatchContext& context, absl::Span<const Call> calls,
-                   absl::Span<Tensor* const> tensors);
+  // Where what is done is noted; null: nowhere. Outlives the runner.
+  void SetTrace(Trace* trace) { trace_ = trace; }
 
- private:
+  // One tensor's part in the batch under way.
   struct Item {
     Tensor* tensor = nullptr;
     const Call* call = nullptr;
@@ -55,6 +54,14 @@ class BatchRunner {
     bool nonfinite = false;  // this rank's gradient was, or some rank's frame says so
     size_t bytes = 0;        // handed to the transport for this tensor
   };
+
+  // calls[i] belongs to tensors[i]; ascending ids. On an error nothing of a gradient is lost: what was
+  // encoded is back in the residuals. Every error but INVALID_ARGUMENT leaves the group unusable.
+  absl::Status Run(const BatchContext& context, absl::Span<const Call> calls,
+                   absl::Span<Tensor* const> tensors);
+
+ private:
+  friend class ScatterReduce;
 
   // exchange/dense.cc
   absl::Status RunDense(const BatchContext& context, absl::Span<Item> items);
@@ -74,11 +81,6 @@ class BatchRunner {
 
   // exchange/scatter_reduce.cc
   absl::Status RunScatterReduce(const BatchContext& context, absl::Span<Item> items);
-  absl::Status EncodeShards(const BatchContext& context, Item* item,
-                            absl::Span<const wire::MutableBytes> messages, absl::Span<size_t> sizes);
-  // Returns the bytes of the frame written to `out`.
-  absl::StatusOr<size_t> ReduceOwnShard(const BatchContext& context, Item* item, absl::Span<wire::Bytes> rest,
-                                        wire::MutableBytes out);
 
   // exchange/low_rank.cc
   absl::Status RunLowRank(const BatchContext& context, absl::Span<Item> items);
@@ -96,8 +98,16 @@ class BatchRunner {
                                  const kernels::Momentum** momentum = nullptr);
   // Where the item's fp32 result is put together: recv itself where it can be, else `staging`.
   absl::Span<float> ResultSpan(const Item& item, Buffer<float>* staging);
-  // Method and codec, into shards whose `out` are set; keeps what was sent for ResolvePending.
-  absl::Status Encode(const BatchContext& context, Item* item, absl::Span<Shard> shards);
+  // Method and codec: what the codec is to encode. What it makes of it is kept for ResolvePending, payload by
+  // payload; `closing` is what Close has written.
+  EncodeArgs BeginEncode(const BatchContext& context, Item* item);
+  void KeepSent(Item* item, const Shard& shard);
+  void EndEncode(Item* item, wire::Bytes closing);
+  // All of that for a gather codec, whose one shard is the whole tensor.
+  absl::Status EncodeWhole(const BatchContext& context, Item* item, Shard* shard);
+  // For the second compression of a piece of the own shard, whose sum is given. Keeps what ResolvePending
+  // needs to take it back.
+  EncodeArgs ServerArgs(Item* item, size_t piece, absl::Span<const float> sum);
   // `result` (ResultSpan's) -> recv, in the job's type, with zeros where the mask leaves elements out.
   void StageOut(const BatchContext& context, const Item& item, absl::Span<const float> result);
   RandomKey RandomOf(const Tensor& tensor, uint32_t stage) const;
@@ -117,17 +127,18 @@ class BatchRunner {
   const wire::Config& config_;
   transport::Group* group_;
   std::chrono::milliseconds patience_;
+  Trace* trace_ = nullptr;
   // Reused from batch to batch.
   Buffer<float> gradient_;  // staged gradient
   Buffer<float> input_;     // what the method makes of it
   Buffer<float> output_;    // result before it is staged back
   Buffer<float> bucket_;    // fused small tensors
-  Buffer<float> sum_;       // sum over ranks of the own shard
+  Buffer<float> sum_;       // sum over ranks of a piece of the own shard
   Buffer<float> work_;      // what linear codecs encode of tensors without error feedback
   Buffer<std::byte> scratch_;
   Buffer<std::byte> send_;
   Buffer<std::byte> receive_;
-  Buffer<std::byte> reduced_;  // own shards after the second compression
+  Buffer<std::byte> results_;  // the owners' sums
   Buffer<uint32_t> positions_;
 };
 

@@ -58,6 +58,9 @@ Engine::Engine(const wire::Config& config, std::unique_ptr<transport::Group> gro
 }
 
 Engine::~Engine() {
+  // A trace of what went wrong is worth as much; where it cannot be written nobody is left to be told.
+  if (trace_ != nullptr) (void)trace_->Write();
+  runner_->SetTrace(nullptr);
   if (broken_.ok()) return;
   agreement_->Abandon();
   KeepUntilExit(std::move(agreement_), std::move(runner_));
@@ -69,6 +72,12 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Open(const wire::Config& config,
   const absl::StatusOr<Announcements> all = engine->agreement_->Agree(
       engine->Announce(Intent::kConfigure, 0.0), [&] { return wire::AgreedText(config); });
   if (!all.ok()) return engine->Note(all.status());
+  if (!config.trace.empty()) {
+    absl::StatusOr<std::unique_ptr<Trace>> trace = Trace::Open(config.trace, engine->rank());
+    if (!trace.ok()) return trace.status();
+    engine->trace_ = *std::move(trace);
+    engine->runner_->SetTrace(engine->trace_.get());
+  }
   return engine;
 }
 

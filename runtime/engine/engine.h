@@ -32,6 +32,7 @@
 #include "runtime/engine/agreement.h"
 #include "runtime/engine/batch.h"
 #include "runtime/engine/tensor.h"
+#include "runtime/engine/trace.h"
 #include "transport/transport.h"
 
 namespace terse::engine {
@@ -126,7 +127,7 @@ class Engine {
   void ApplySettings();
   void ApplyMask(Tensor* tensor);
   void Unfreeze();
-  // The owner's error of the second compression moves into its residual.
+  // Makes the residual plain; the owner's error of the second compression moves into it.
   void FoldServerError(Tensor* tensor);
   // The variance after the step that is ending, if it is applied.
   double VarianceNorm() const;
@@ -164,6 +165,7 @@ class Engine {
   std::chrono::milliseconds patience_;
   // What the transport reads and writes lies in these two; see the destructor.
   std::unique_ptr<Agreement> agreement_;
+  std::unique_ptr<Trace> trace_;  // null: none was asked for
   std::unique_ptr<BatchRunner> runner_;
   std::vector<std::unique_ptr<Tensor>> tensors_;
   std::map<std::string, uint32_t, std::less<>> by_name_;

@@ -90,8 +90,6 @@ absl::Status Engine::Adopt(const wire::Plan& plan) {
 
 absl::Status Engine::Switch(const wire::PlanRow& row, Tensor* tensor) {
   if (absl::Status status = ResolvePending(tensor, 1.0); !status.ok()) return status;
-  tensor->codec->Materialize(tensor->row.params, absl::MakeSpan(tensor->worker_state),
-                             tensor->method->residual());
   FoldServerError(tensor);
   // A codec that stays keeps its state: powersgd's directions are good at another rank too.
   if (row.codec != tensor->row.codec) tensor->worker_state.clear();
@@ -101,14 +99,14 @@ absl::Status Engine::Switch(const wire::PlanRow& row, Tensor* tensor) {
   return absl::OkStatus();
 }
 
-// The owner's error is in units of the result. As part of the owner's residual it will be weighted once
-// more, and no longer depends on how shards are cut.
+// Makes the residual plain and moves the owner's error into it. That is in units of the result: as part of
+// the owner's residual it will be weighted once more, and no longer depends on how shards are cut.
 void Engine::FoldServerError(Tensor* tensor) {
+  tensor->Materialize();
   const absl::Span<float> server = absl::MakeSpan(tensor->server_residual);
   if (server.empty()) return;
   const absl::Span<float> residual = tensor->method->residual();
   const Shard own = tensor->ShardOf(tensor->row.params, rank(), size());
-  tensor->codec->Materialize(tensor->row.params, absl::MakeSpan(tensor->server_state), server);
   const float unit = config_.reduce == wire::Reduce::kMean ? static_cast<float>(size()) : 1.0f;
   constexpr float kMost = std::numeric_limits<float>::max();
   for (size_t i = 0; i < server.size(); ++i) {

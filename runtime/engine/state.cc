@@ -65,12 +65,10 @@ std::vector<std::byte> SaveTensor(const wire::PlanRow& configured, int rank, int
         {.name = std::string(name), .role = role, .begin = 0, .values = BytesOf(*values), .crc = 0});
   };
   const wire::CodecParams& params = tensor->row.params;
-  tensor->codec->Materialize(params, absl::MakeSpan(tensor->worker_state), tensor->method->residual());
+  tensor->Materialize();
   tensor->method->VisitState(add);
   if (tensor->update != nullptr) tensor->update->VisitState(add);
   if (!tensor->server_residual.empty()) {
-    tensor->codec->Materialize(params, absl::MakeSpan(tensor->server_state),
-                               absl::MakeSpan(tensor->server_residual));
     add(kServerError, wire::MemoryRole::kShard, &tensor->server_residual);
     saved.vectors.back().begin = tensor->ShardOf(params, rank, size).begin;
   }

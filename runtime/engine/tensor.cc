@@ -12,6 +12,43 @@ void Tensor::SetRow(const wire::PlanRow& next) {
   if (method != nullptr) method->Replan(Facts());
 }
 
+size_t Tensor::PieceElements(const wire::CodecParams& params) const {
+  const size_t block = codec->BlockElements(params);
+  constexpr size_t kMany = size_t{1} << 20;
+  const size_t fits = kPieceBytes * kMany / codec->MaxPayloadBytes(params, kMany);
+  return std::max(fits / block, size_t{1}) * block;
+}
+
+size_t Tensor::Pieces(const wire::CodecParams& params, int size) const {
+  const Shard first = ShardOf(params, 0, size);
+  const size_t each = PieceElements(params);
+  return std::max((first.end - first.begin + each - 1) / each, size_t{1});
+}
+
+Shard Tensor::PieceOf(const wire::CodecParams& params, int r, int size, size_t piece) const {
+  Shard shard = ShardOf(params, r, size);
+  const size_t each = PieceElements(params);
+  shard.begin = std::min(shard.end, shard.begin + piece * each);
+  shard.end = std::min(shard.end, shard.begin + each);
+  return shard;
+}
+
+void Tensor::Materialize() {
+  codec->Materialize(row.params, absl::MakeSpan(worker_state), method->residual());
+  MaterializeServer(absl::MakeSpan(server_state), absl::MakeSpan(server_residual));
+}
+
+void Tensor::MaterializeServer(wire::MutableBytes state, absl::Span<float> error) const {
+  const size_t each = error.empty() ? 0 : PieceElements(row.params);
+  while (!error.empty()) {
+    const absl::Span<float> piece = error.first(std::min(each, error.size()));
+    const size_t bytes = std::min(codec->StateBytes(row.params, piece.size()), state.size());
+    codec->Materialize(row.params, state.first(bytes), piece);
+    state.remove_prefix(bytes);
+    error.remove_prefix(piece.size());
+  }
+}
+
 absl::Status ResolvePending(Tensor* tensor, double applied) {
   Tensor::Pending& pending = tensor->pending;
   if (!pending.active) return absl::OkStatus();
@@ -20,6 +57,8 @@ absl::Status ResolvePending(Tensor* tensor, double applied) {
 
   const double returned = pending.dense ? 0.0 : tensor->method->ReturnFraction(applied);
   const absl::Span<float> residual = tensor->method->residual();
+  const bool touches_residual = returned > 0.0 || applied < 1.0 || !pending.excess.empty();
+  if (touches_residual && !pending.dense) tensor->Materialize();
   if (returned > 0.0 && !residual.empty()) {
     size_t at = 0;
     for (const Shard& shard : pending.shards) {
@@ -33,6 +72,8 @@ absl::Status ResolvePending(Tensor* tensor, double applied) {
     }
     // delivered = (mean of what was sent) + server_before - server_residual. With the senders taking back
     // `returned` of what they sent, the owner takes back the same part of its change of the error.
+    tensor->MaterializeServer(absl::MakeSpan(pending.server_state_before),
+                              absl::MakeSpan(pending.server_before));
     const auto back = static_cast<float>(returned);
     for (size_t i = 0; i < pending.server_before.size(); ++i) {
       tensor->server_residual[i] =
@@ -42,6 +83,7 @@ absl::Status ResolvePending(Tensor* tensor, double applied) {
   }
   // An exchange that fails before its second compression must not find that of the one before.
   pending.server_before.clear();
+  pending.server_state_before.clear();
   tensor->method->Resolve(applied);
   const absl::Span<float> kept = tensor->method->excess();
   for (const Excess& excess : pending.excess) kept[excess.at] += static_cast<float>(applied) * excess.value;

@@ -23,6 +23,10 @@
 
 namespace terse::engine {
 
+// A shard is exchanged in pieces whose payloads are about so large: small enough that encoding one takes a
+// fraction of a millisecond, large enough that a message's own cost does not count.
+inline constexpr size_t kPieceBytes = size_t{48} << 10;
+
 // Totals since open. Bytes are those handed to the transport, headers included; times in ms.
 struct TensorStats {
   uint64_t calls = 0;
@@ -52,7 +56,7 @@ struct Tensor {
   Buffer<float> result;                     // terse_optimizer_step only
 
   std::vector<std::byte> worker_state;  // the codec's, for this rank's gradient
-  std::vector<std::byte> server_state;  // the codec's, for the second compression of the own shard
+  std::vector<std::byte> server_state;  // the codec's, for the second compression of each piece of the shard
   FloatVector server_residual;          // error of the second compression, own shard
 
   // What the running step's exchange sent, until terse_step says whether it was applied.
@@ -64,7 +68,9 @@ struct Tensor {
     std::vector<Shard> shards;        // ranges only; payload i is the i-th piece of `payloads`
     std::vector<std::byte> payloads;  // own, first compression, without headers
     std::vector<Excess> excess;       // of the result, beyond the caller's type; stays if applied
-    FloatVector server_before;        // server_residual as it was before the exchange
+    // server_residual and server_state as they were before the exchange, of the pieces that it has summed.
+    FloatVector server_before;
+    std::vector<std::byte> server_state_before;
   } pending;
 
   bool one_rank = false;        // dense only because there is no other rank
@@ -96,6 +102,21 @@ struct Tensor {
     shard.end = std::min(elements, shard.begin + each);
     return shard;
   }
+
+  // Elements of a shard that are encoded, sent and summed together: all ranks' shards have their k-th piece
+  // at the same distance from their begin.
+  size_t PieceElements(const wire::CodecParams& params) const;
+  size_t Pieces(const wire::CodecParams& params, int size) const;
+  Shard PieceOf(const wire::CodecParams& params, int r, int size, size_t piece) const;
+  // Of what the codec knows only when the last piece has been encoded: 0 where one piece is all there is.
+  size_t LateBytes(const wire::CodecParams& params, int size) const {
+    return Pieces(params, size) > 1 ? codec->ClosingBytes(params) : 0;
+  }
+
+  // Makes the residuals plain (Compressor::Materialize); whoever looks at them or adds to them does so first.
+  void Materialize();
+  // The same of an owner's error: `error` begins with the first piece, and so does `state`.
+  void MaterializeServer(wire::MutableBytes state, absl::Span<float> error) const;
 };
 
 inline bool IsDense(wire::Exchange exchange) {

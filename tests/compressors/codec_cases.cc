@@ -215,6 +215,11 @@ EncodeResult Tensor::Encode(const std::vector<float>& input, const RandomKey& ra
   return result.ok() ? *result : EncodeResult{};
 }
 
+std::vector<float>& Tensor::residual() {
+  case_.codec->Materialize(case_.params, absl::MakeSpan(state_), absl::MakeSpan(residual_));
+  return residual_;
+}
+
 EncodeResult Tensor::EncodeRounds(const std::vector<float>& input, const RandomKey& random) {
   const Compressor& codec = *case_.codec;
   const std::vector<int64_t> shape = MatrixShape(n_);

@@ -71,7 +71,8 @@ class Tensor {
   std::vector<float> Decoded() const;
 
   const std::vector<std::vector<std::byte>>& payloads() const { return payloads_; }
-  std::vector<float>& residual() { return residual_; }
+  // The residual made plain, which changes nothing of what comes.
+  std::vector<float>& residual();
   const std::vector<Shard>& shards() const { return shards_; }
   size_t payload_bytes() const;
 

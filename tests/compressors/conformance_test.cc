@@ -92,6 +92,57 @@ TEST_P(Conformance, DecodesTheSameFromShards) {
   }
 }
 
+// Parts in any order, in several calls, and completed: what Encode makes of the vector in one go.
+TEST_P(Conformance, EncodesInPartsWhatItEncodesAtOnce) {
+  if (codec().kind() != Kind::kSplit) GTEST_SKIP() << "only split codecs encode in parts";
+  for (const NamedVector& vector : AllVectors()) {
+    SCOPED_TRACE(vector.name);
+    const size_t n = vector.values.size();
+    Tensor whole(GetParam(), n, n / 5 + 1);
+    std::vector<float> residual(n);
+    std::vector<std::byte> state(codec().StateBytes(params(), n));
+    EncodeArgs args;
+    args.input = vector.values;
+    args.residual = absl::MakeSpan(residual);
+    args.state = absl::MakeSpan(state);
+    for (int step = 0; step < 3; ++step) {
+      whole.Encode(vector.values);
+      std::vector<Shard> parts = whole.shards();
+      std::vector<std::vector<std::byte>> payloads;
+      for (const std::vector<std::byte>& payload : whole.payloads()) payloads.emplace_back(payload.size());
+      for (size_t i = parts.size(); i-- > 0;) {
+        parts[i].out = absl::MakeSpan(payloads[i]);
+        ASSERT_TRUE(codec().EncodeParts(params(), args, absl::MakeSpan(parts).subspan(i, 1)).ok());
+      }
+      std::vector<std::byte> closing(codec().ClosingBytes(params()));
+      ASSERT_LE(closing.size(), kMostClosingBytes);
+      codec().Close(params(), args, absl::MakeSpan(closing));
+      for (std::vector<std::byte>& payload : payloads) {
+        codec().Complete(params(), closing, absl::MakeSpan(payload));
+      }
+      EXPECT_EQ(payloads, whole.payloads());
+    }
+    codec().Materialize(params(), args.state, args.residual);
+    EXPECT_EQ(Bits(residual), Bits(whole.residual()));
+  }
+}
+
+// A residual that is never made plain between the steps, and one that always is.
+TEST_P(Conformance, DefersResidualsWithoutADifference) {
+  for (const NamedVector& vector : AllVectors()) {
+    SCOPED_TRACE(vector.name);
+    Tensor deferred(GetParam(), vector.values.size());
+    Tensor plain(GetParam(), vector.values.size());
+    for (int step = 0; step < 5; ++step) {
+      deferred.Encode(vector.values);
+      plain.Encode(vector.values);
+      plain.residual();
+      EXPECT_EQ(deferred.payloads(), plain.payloads());
+    }
+    EXPECT_EQ(Bits(deferred.residual()), Bits(plain.residual()));
+  }
+}
+
 TEST_P(Conformance, EncodesEmptyShardsAsNothing) {
   if (codec().kind() != Kind::kSplit) GTEST_SKIP() << "gather codecs have one shard";
   const std::vector<float> input = Normal(codec().BlockElements(params()), 1);
@@ -101,9 +152,11 @@ TEST_P(Conformance, EncodesEmptyShardsAsNothing) {
   shards[1].out = out.bytes();
   shards[2].begin = shards[2].end = input.size();
   GuardedBytes scratch(codec().ScratchBytes(params(), input.size()));
+  std::vector<std::byte> state(codec().StateBytes(params(), input.size()));
   EncodeArgs args;
   args.input = input;
   args.scratch = scratch.bytes();
+  args.state = absl::MakeSpan(state);
   ASSERT_TRUE(codec().Encode(params(), args, absl::MakeSpan(shards)).ok());
   EXPECT_EQ(shards[0].size, 0u);
   EXPECT_EQ(shards[1].size, out.bytes().size());
@@ -237,8 +290,10 @@ TEST_P(Conformance, NeedsNoAlignment) {
   args.residual = memory.subspan(1, n);
   args.state = absl::MakeSpan(state);
   args.scratch = scratch.bytes();
+  args.state = absl::MakeSpan(state);
   ASSERT_TRUE(codec().Encode(params(), args, {&shard, 1}).ok());
   ASSERT_EQ(std::vector<std::byte>(shard.out.begin(), shard.out.begin() + shard.size), expected);
+  codec().Materialize(params(), args.state, args.residual);
   EXPECT_EQ(Bits({args.residual.begin(), args.residual.end()}), Bits(tensor.residual()));
 
   const absl::Span<float> out = memory.subspan(n + 1);
@@ -283,6 +338,7 @@ TEST_P(Conformance, RefusesArgumentsThatDoNotFit) {
   args.input = input;
   args.state = absl::MakeSpan(state);
   args.scratch = scratch.bytes();
+  args.state = absl::MakeSpan(state);
 
   const auto encode = [&](const EncodeArgs& with, Shard with_shard) {
     return codec().Encode(params(), with, {&with_shard, 1}).status().code();

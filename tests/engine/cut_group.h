@@ -49,6 +49,13 @@ class CutGroup final : public Group {
   OperationOr Receive(int peer, int tag, Buffer to, size_t* length, Stream stream) override {
     return Pass([&] { return group_->Receive(peer, tag, to, length, stream); });
   }
+  OperationOr SendToOthers(int tag, absl::Span<const ConstBuffer> from, Stream stream) override {
+    return Pass([&] { return group_->SendToOthers(tag, from, stream); });
+  }
+  OperationOr ReceiveFromOthers(int tag, absl::Span<const Buffer> to, absl::Span<size_t> lengths,
+                                Stream stream) override {
+    return Pass([&] { return group_->ReceiveFromOthers(tag, to, lengths, stream); });
+  }
   OperationOr Allreduce(const void* in, void* out, size_t count, wire::DType dtype, Stream stream) override {
     return Pass([&] { return group_->Allreduce(in, out, count, dtype, stream); });
   }

@@ -61,7 +61,9 @@ inline Memories ReadMemories(const std::string& directory, double weight, double
     for (const wire::StateTensor::Counter& counter : tensor->counters) {
       memories[counter.name] = {static_cast<double>(counter.value)};
     }
-    if (!tensor->worker_state.empty()) {
+    // All zero is what a state begins with.
+    const auto zero = [](std::byte byte) { return byte == std::byte{0}; };
+    if (!std::all_of(tensor->worker_state.begin(), tensor->worker_state.end(), zero)) {
       std::vector<double>& state = memories["worker_state"];
       state.clear();
       for (const std::byte byte : tensor->worker_state) state.push_back(static_cast<double>(byte));

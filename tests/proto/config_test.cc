@@ -72,6 +72,7 @@ const std::map<std::string, std::string>& OtherValues() {
       {"rank", "3"},
       {"world_size", "8"},
       {"seed", "42"},
+      {"trace", "traces"},
       {"disable", "true"},
   };
   return values;
@@ -117,7 +118,9 @@ TEST(ConfigTable, RefusesWhatNoKeyAllows) {
   for (const ConfigKey& key : ConfigKeys()) {
     SCOPED_TRACE(std::string(key.path));
     Config config;
-    for (const std::string& text : {std::string("a b"), std::string("\0", 1), std::string(300, 'x')}) {
+    // A path may have blanks, and be long.
+    const std::string blank = key.type == "path" ? "a\nb" : "a b";
+    for (const std::string& text : {blank, std::string("\0", 1), std::string(5000, 'x')}) {
       EXPECT_THAT(Message(key.set(text, &config)), testing::StartsWith("must be"));
     }
     EXPECT_TRUE(config == Config());
@@ -319,7 +322,7 @@ TEST(Settings, ShowNamesEveryOrigin) {
 }
 
 TEST(AgreedText, HasAllKeysButThoseOfARank) {
-  const std::set<std::string> per_rank = {"rank", "transport.timeout_s", "transport.hub"};
+  const std::set<std::string> per_rank = {"rank", "transport.timeout_s", "transport.hub", "trace"};
   const std::string text = absl::StrCat("\n", AgreedText(Config()));
   for (const ConfigKey& key : ConfigKeys()) {
     const std::string line = absl::StrCat("\n", std::string(key.path), " = ", key.get(Config()), "\n");

@@ -113,6 +113,20 @@ TEST(ConfigValues, Words) {
   EXPECT_EQ(word, "Suite/Test.7:a");
 }
 
+TEST(ConfigValues, Paths) {
+  std::string path = "kept";
+  for (const std::string& text :
+       {std::string("a\nb"), std::string("\0", 1), std::string("\x7f"), std::string(4096, 'a')}) {
+    EXPECT_FALSE(ParsePath(text, &path).ok()) << text;
+  }
+  EXPECT_EQ(path, "kept");
+  for (const std::string& text :
+       {std::string("/tmp/a folder/caf\xc3\xa9"), std::string(4095, 'a'), std::string()}) {
+    EXPECT_TRUE(ParsePath(text, &path).ok()) << text;
+    EXPECT_EQ(path, text);
+  }
+}
+
 TEST(ConfigValues, NumberLists) {
   std::vector<double> values = {0.5};
   for (const char* text : {"[0.25, 0.0625]", "0.25,0.0625", " [ 0.25 ,0.0625 ] ", "[\"0.25\", '0.0625']"}) {

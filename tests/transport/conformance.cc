@@ -139,6 +139,45 @@ void AlltoallvUnequal(Group& group) {
   }
 }
 
+// Many rounds are started before any is ended, the ranks' in different orders.
+void MessagesWithAllOthers(Group& group) {
+  constexpr int kRounds = 30;
+  const auto bytes = [](int from, int to, int round) {
+    return static_cast<size_t>((from * 3 + to * 5 + round) % 7) * 777;
+  };
+  std::vector<Places> places(kRounds, Places(group.size(), 6 * 777));
+  std::vector<OperationOr> receives;
+  for (int round = 0; round < kRounds; ++round) {
+    // Places was copied, and its buffers with it.
+    for (int r = 0; r < group.size(); ++r) places[round].buffers[r] = To(places[round].texts[r]);
+    receives.push_back(
+        group.ReceiveFromOthers(round % 2, places[round].buffers, absl::MakeSpan(places[round].lengths), {}));
+  }
+  std::vector<std::string> own;
+  std::vector<OperationOr> sends;
+  own.reserve(static_cast<size_t>(kRounds * group.size()));
+  for (int i = 0; i < kRounds; ++i) {
+    // Even ranks send the rounds of tag 0 first, odd ones those of tag 1.
+    const int round = 2 * (i % (kRounds / 2)) + (i / (kRounds / 2) + group.rank()) % 2;
+    std::vector<ConstBuffer> from;
+    for (int to = 0; to < group.size(); ++to) {
+      own.push_back(Text(group.rank() + round, to, bytes(group.rank(), to, round)));
+      from.push_back(From(own.back()));
+    }
+    sends.push_back(group.SendToOthers(round % 2, from, {}));
+  }
+  for (int round = 0; round < kRounds; ++round) {
+    ASSERT_EQ(End(receives[static_cast<size_t>(round)]), absl::OkStatus());
+    for (int rank = 0; rank < group.size(); ++rank) {
+      if (rank == group.rank()) continue;
+      ASSERT_EQ(places[round].Got(rank), Text(rank + round, group.rank(), bytes(rank, group.rank(), round)))
+          << "from " << rank << " in round " << round;
+    }
+    EXPECT_EQ(places[round].lengths[group.rank()], 12345u) << "the own slot is left alone";
+  }
+  for (const OperationOr& send : sends) EXPECT_EQ(End(send), absl::OkStatus());
+}
+
 void BigMessages(Group& group) {
   // Pieces of a prime length, so that no chunk of the transport's can stand in another's place unnoticed.
   const auto big = [](int rank) {
@@ -268,6 +307,12 @@ void BytesSent(Group& group) {
   ASSERT_EQ(End(group.Alltoallv(from, to.buffers, absl::MakeSpan(to.lengths), {})), absl::OkStatus());
   EXPECT_EQ(since(), (n - 1) * 1000);
 
+  OperationOr receives = group.ReceiveFromOthers(0, to.buffers, absl::MakeSpan(to.lengths), {});
+  OperationOr sends = group.SendToOthers(0, from, {});
+  ASSERT_EQ(End(receives), absl::OkStatus());
+  ASSERT_EQ(End(sends), absl::OkStatus());
+  EXPECT_EQ(since(), (n - 1) * 1000);
+
   std::vector<float> sum(1200);
   ASSERT_EQ(End(group.Allreduce(sum.data(), sum.data(), sum.size(), wire::DType::kFloat32, {})),
             absl::OkStatus());
@@ -309,6 +354,8 @@ void WrongCalls(Group& group) {
           .status()
           .code(),
       kInvalid);
+  EXPECT_EQ(group.SendToOthers(0, {}, {}).status().code(), kInvalid);
+  EXPECT_EQ(group.ReceiveFromOthers(0, to.buffers, absl::MakeSpan(to.lengths), {}).status().code(), kInvalid);
   if (!group.capabilities().device_memory) {
     EXPECT_EQ(group.Send(0, 0, {text.data(), 8, Memory::kDevice}, {}).status().code(), kInvalid);
   }
@@ -329,6 +376,7 @@ const std::vector<ConformanceCase>& ConformanceCases() {
       {"OrderOfMessages", OrderOfMessages},
       {"AllgathervUnequal", AllgathervUnequal},
       {"AlltoallvUnequal", AlltoallvUnequal},
+      {"MessagesWithAllOthers", MessagesWithAllOthers},
       {"BigMessages", BigMessages},
       {"MessageLongerThanCapacity", MessageLongerThanCapacity},
       {"Allreduce", Allreduce},

@@ -266,6 +266,27 @@ class InprocGroup final : public Group {
     return operation;
   }
 
+  OperationOr SendToOthers(int tag, absl::Span<const ConstBuffer> from, Stream) override {
+    if (absl::Status status = CheckPeer(0, tag); !status.ok()) return status;
+    if (absl::Status status = CheckSources(from); !status.ok()) return status;
+    for (int peer = 0; peer < size(); ++peer) {
+      if (peer != rank()) member_->Send(peer, tag, CopyOf(from[static_cast<size_t>(peer)]));
+    }
+    return std::make_unique<TransferOperation>(member_);
+  }
+
+  OperationOr ReceiveFromOthers(int tag, absl::Span<const Buffer> to, absl::Span<size_t> lengths,
+                                Stream) override {
+    if (absl::Status status = CheckPeer(0, tag); !status.ok()) return status;
+    if (absl::Status status = CheckPlaces(to, lengths); !status.ok()) return status;
+    auto operation = std::make_unique<TransferOperation>(member_);
+    for (int peer = 0; peer < size(); ++peer) {
+      const auto slot = static_cast<size_t>(peer);
+      if (peer != rank()) operation->Receive(peer, tag, to[slot], &lengths[slot]);
+    }
+    return operation;
+  }
+
   OperationOr Allreduce(const void* in, void* out, size_t count, wire::DType dtype, Stream) override {
     switch (dtype) {
       case wire::DType::kFloat32:
@@ -289,13 +310,7 @@ class InprocGroup final : public Group {
   OperationOr Alltoallv(absl::Span<const ConstBuffer> from, absl::Span<const Buffer> to,
                         absl::Span<size_t> lengths, Stream) override {
     if (absl::Status status = CheckPlaces(to, lengths); !status.ok()) return status;
-    if (from.size() != to.size()) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("Alltoallv of ", to.size(), " ranks was given ", from.size(), " sources"));
-    }
-    for (const ConstBuffer& source : from) {
-      if (absl::Status status = Check(source.data, source.bytes, source.memory); !status.ok()) return status;
-    }
+    if (absl::Status status = CheckSources(from); !status.ok()) return status;
     for (int peer = 0; peer < size(); ++peer) {
       member_->Send(peer, kCollectiveTag, CopyOf(from[static_cast<size_t>(peer)]));
     }
@@ -381,10 +396,21 @@ class InprocGroup final : public Group {
     return std::make_unique<SumOperation<T>>(member_, static_cast<T*>(out), count);
   }
 
+  absl::Status CheckSources(absl::Span<const ConstBuffer> from) const {
+    if (from.size() != static_cast<size_t>(size())) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("an operation of ", size(), " ranks was given ", from.size(), " sources"));
+    }
+    for (const ConstBuffer& source : from) {
+      if (absl::Status status = Check(source.data, source.bytes, source.memory); !status.ok()) return status;
+    }
+    return absl::OkStatus();
+  }
+
   absl::Status CheckPlaces(absl::Span<const Buffer> to, absl::Span<size_t> lengths) const {
     const auto n = static_cast<size_t>(size());
     if (to.size() != n || lengths.size() != n) {
-      return absl::InvalidArgumentError(absl::StrCat("a collective of ", n, " ranks was given ", to.size(),
+      return absl::InvalidArgumentError(absl::StrCat("an operation of ", n, " ranks was given ", to.size(),
                                                      " destinations and ", lengths.size(), " lengths"));
     }
     for (const Buffer& place : to) {

@@ -115,35 +115,83 @@ OperationOr MpiGroup::Allreduce(const void* in, void* out, size_t count, wire::D
   return operation;
 }
 
-OperationOr MpiGroup::Exchange(absl::Span<const ConstBuffer> from, absl::Span<const Buffer> to,
-                               absl::Span<size_t> lengths) {
-  const auto n = static_cast<size_t>(size());
-  if (from.size() != n || to.size() != n || lengths.size() != n) {
-    return absl::InvalidArgumentError(absl::StrCat("a collective of ", n, " ranks was given ", from.size(),
-                                                   " sources, ", to.size(), " destinations and ",
-                                                   lengths.size(), " lengths"));
+absl::Status MpiGroup::CheckSlots(absl::Span<const ConstBuffer> from) const {
+  if (from.size() != static_cast<size_t>(size())) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("an operation of ", size(), " ranks was given ", from.size(), " sources"));
   }
-  for (size_t r = 0; r < n; ++r) {
-    absl::Status status = Check(from[r].data, from[r].bytes, from[r].memory);
-    if (status.ok()) status = Check(to[r].data, to[r].bytes, to[r].memory);
+  for (const ConstBuffer& source : from) {
+    if (absl::Status status = Check(source.data, source.bytes, source.memory); !status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status MpiGroup::CheckSlots(absl::Span<const Buffer> to, absl::Span<size_t> lengths) const {
+  const auto n = static_cast<size_t>(size());
+  if (to.size() != n || lengths.size() != n) {
+    return absl::InvalidArgumentError(absl::StrCat("an operation of ", n, " ranks was given ", to.size(),
+                                                   " destinations and ", lengths.size(), " lengths"));
+  }
+  for (const Buffer& place : to) {
+    if (absl::Status status = Check(place.data, place.bytes, place.memory); !status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status MpiGroup::SendAll(MPI_Comm comm, int tag, absl::Span<const ConstBuffer> from,
+                               MpiOperation* operation) {
+  for (int step = 1; step < size(); ++step) {
+    const int peer = (rank() + step) % size();
+    absl::Status status = operation->Send(comm, peer, tag, from[static_cast<size_t>(peer)]);
     if (!status.ok()) return status;
   }
-  auto operation = std::make_unique<MpiOperation>(communicator_);
-  const MPI_Comm comm = communicator_->collectives();
-  const int tag = communicator_->NextTag();
-  // Receives first, so that messages find their place; then each rank begins with its right neighbour,
-  // so that they do not all begin with rank 0.
+  return absl::OkStatus();
+}
+
+absl::Status MpiGroup::ReceiveAll(MPI_Comm comm, int tag, absl::Span<const Buffer> to,
+                                  absl::Span<size_t> lengths, MpiOperation* operation) {
   for (int step = 1; step < size(); ++step) {
     const int peer = (rank() + size() - step) % size();
     const auto slot = static_cast<size_t>(peer);
     absl::Status status = operation->Receive(comm, peer, tag, to[slot], &lengths[slot]);
     if (!status.ok()) return status;
   }
-  for (int step = 1; step < size(); ++step) {
-    const int peer = (rank() + step) % size();
-    absl::Status status = operation->Send(comm, peer, tag, from[static_cast<size_t>(peer)]);
-    if (!status.ok()) return status;
-  }
+  return absl::OkStatus();
+}
+
+OperationOr MpiGroup::SendToOthers(int tag, absl::Span<const ConstBuffer> from, Stream) {
+  absl::Status status = CheckTag(tag);
+  if (status.ok()) status = CheckSlots(from);
+  if (!status.ok()) return status;
+  auto operation = std::make_unique<MpiOperation>(communicator_);
+  status = SendAll(communicator_->messages(), tag, from, operation.get());
+  if (!status.ok()) return status;
+  return operation;
+}
+
+OperationOr MpiGroup::ReceiveFromOthers(int tag, absl::Span<const Buffer> to, absl::Span<size_t> lengths,
+                                        Stream) {
+  absl::Status status = CheckTag(tag);
+  if (status.ok()) status = CheckSlots(to, lengths);
+  if (!status.ok()) return status;
+  auto operation = std::make_unique<MpiOperation>(communicator_);
+  status = ReceiveAll(communicator_->messages(), tag, to, lengths, operation.get());
+  if (!status.ok()) return status;
+  return operation;
+}
+
+OperationOr MpiGroup::Exchange(absl::Span<const ConstBuffer> from, absl::Span<const Buffer> to,
+                               absl::Span<size_t> lengths) {
+  absl::Status status = CheckSlots(from);
+  if (status.ok()) status = CheckSlots(to, lengths);
+  if (!status.ok()) return status;
+  auto operation = std::make_unique<MpiOperation>(communicator_);
+  const MPI_Comm comm = communicator_->collectives();
+  const int tag = communicator_->NextTag();
+  // Receives first, so that messages find their place.
+  status = ReceiveAll(comm, tag, to, lengths, operation.get());
+  if (status.ok()) status = SendAll(comm, tag, from, operation.get());
+  if (!status.ok()) return status;
   const auto own = static_cast<size_t>(rank());
   operation->Fail(CopyOwn(from[own], to[own], &lengths[own]));
   return operation;

@@ -12,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "transport/mpi/communicator.h"
+#include "transport/mpi/operation.h"
 #include "transport/transport.h"
 
 namespace terse::transport {
@@ -30,6 +31,9 @@ class MpiGroup final : public Group {
 
   OperationOr Send(int peer, int tag, ConstBuffer from, Stream stream) override;
   OperationOr Receive(int peer, int tag, Buffer to, size_t* length, Stream stream) override;
+  OperationOr SendToOthers(int tag, absl::Span<const ConstBuffer> from, Stream stream) override;
+  OperationOr ReceiveFromOthers(int tag, absl::Span<const Buffer> to, absl::Span<size_t> lengths,
+                                Stream stream) override;
   OperationOr Allreduce(const void* in, void* out, size_t count, wire::DType dtype, Stream stream) override;
   OperationOr Allgatherv(ConstBuffer own, absl::Span<const Buffer> to, absl::Span<size_t> lengths,
                          Stream stream) override;
@@ -42,6 +46,12 @@ class MpiGroup final : public Group {
  private:
   absl::Status Check(const void* data, size_t bytes, Memory memory) const;
   absl::Status CheckPeer(int peer) const;
+  absl::Status CheckSlots(absl::Span<const ConstBuffer> from) const;
+  absl::Status CheckSlots(absl::Span<const Buffer> to, absl::Span<size_t> lengths) const;
+  // Messages with all others. Each rank begins with a neighbour, so that they do not all begin with rank 0.
+  absl::Status SendAll(MPI_Comm comm, int tag, absl::Span<const ConstBuffer> from, MpiOperation* operation);
+  absl::Status ReceiveAll(MPI_Comm comm, int tag, absl::Span<const Buffer> to, absl::Span<size_t> lengths,
+                          MpiOperation* operation);
   OperationOr Exchange(absl::Span<const ConstBuffer> from, absl::Span<const Buffer> to,
                        absl::Span<size_t> lengths);
 

@@ -24,7 +24,7 @@ absl::Status BatchRunner::RunAllGather(const BatchContext& context, absl::Span<I
   for (Item& item : items) {
     Shard shard{.begin = 0, .end = item.tensor->elements, .out = {}, .size = 0};
     shard.out = message.subspan(size + wire::kFrameHeaderBytes);
-    if (absl::Status status = Encode(context, &item, absl::MakeSpan(&shard, 1)); !status.ok()) return status;
+    if (absl::Status status = EncodeWhole(context, &item, &shard); !status.ok()) return status;
     const size_t frame = wire::kFrameHeaderBytes + shard.size;
     wire::SealFrame(HeaderOf(context, item, shard), message.subspan(size, frame));
     item.bytes = frame * (ranks - 1);

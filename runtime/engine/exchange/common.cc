@@ -58,44 +58,82 @@ absl::Span<float> BatchRunner::ResultSpan(const Item& item, Buffer<float>* stagi
   return staging->Get(item.tensor->elements);
 }
 
-absl::Status BatchRunner::Encode(const BatchContext& context, Item* item, absl::Span<Shard> shards) {
+EncodeArgs BatchRunner::BeginEncode(const BatchContext& context, Item* item) {
   Tensor& tensor = *item->tensor;
-  const Stopwatch watch;
-  const kernels::Momentum* momentum = nullptr;
-  const absl::Span<const float> input = Before(context, item, /*dense=*/false, &momentum);
-  tensor.worker_state.resize(tensor.codec->StateBytes(item->params, tensor.elements));
   EncodeArgs args;
-  args.input = input;
-  args.momentum = momentum;
+  args.input = Before(context, item, /*dense=*/false, &args.momentum);
+  tensor.worker_state.resize(tensor.codec->StateBytes(item->params, tensor.elements));
   args.residual = tensor.method->residual();
   args.state = absl::MakeSpan(tensor.worker_state);
   args.scratch = scratch_.Get(tensor.codec->ScratchBytes(item->params, tensor.elements));
   args.random = RandomOf(tensor, /*stage=*/0);
-  const absl::StatusOr<EncodeResult> encoded = tensor.codec->Encode(item->params, args, shards);
-  if (!encoded.ok()) return encoded.status();
-  item->nonfinite |= encoded->nonfinite;
 
   Tensor::Pending& pending = tensor.pending;
   pending.active = true;
   pending.dense = false;
-  pending.nonfinite = item->nonfinite;
   pending.params = item->params;
-  pending.shards.assign(shards.begin(), shards.end());
+  pending.shards.clear();
   pending.payloads.clear();
-  for (const Shard& shard : shards) {
-    pending.payloads.insert(pending.payloads.end(), shard.out.begin(),
-                            shard.out.begin() + static_cast<ptrdiff_t>(shard.size));
+  return args;
+}
+
+void BatchRunner::KeepSent(Item* item, const Shard& shard) {
+  Tensor::Pending& pending = item->tensor->pending;
+  pending.shards.push_back(shard);
+  pending.payloads.insert(pending.payloads.end(), shard.out.begin(),
+                          shard.out.begin() + static_cast<ptrdiff_t>(shard.size));
+}
+
+void BatchRunner::EndEncode(Item* item, wire::Bytes closing) {
+  Tensor::Pending& pending = item->tensor->pending;
+  pending.nonfinite = item->nonfinite;
+  wire::MutableBytes rest = absl::MakeSpan(pending.payloads);
+  for (const Shard& shard : pending.shards) {
+    item->tensor->codec->Complete(item->params, closing, rest.first(shard.size));
+    rest.remove_prefix(shard.size);
   }
-  if (tensor.codec->kind() == Kind::kGather) {
-    // A position takes at least the two bytes of its value.
-    const absl::Span<uint32_t> positions = positions_.Get(shards[0].size / 2 + 1);
-    const absl::StatusOr<size_t> sent =
-        tensor.codec->Support(item->params, pending.payloads, tensor.elements, positions);
-    if (!sent.ok()) return sent.status();
-    tensor.method->AfterEncode(positions.first(*sent));
-  }
+}
+
+absl::Status BatchRunner::EncodeWhole(const BatchContext& context, Item* item, Shard* shard) {
+  Tensor& tensor = *item->tensor;
+  const Stopwatch watch;
+  const EncodeArgs args = BeginEncode(context, item);
+  const absl::StatusOr<EncodeResult> encoded =
+      tensor.codec->Encode(item->params, args, absl::MakeSpan(shard, 1));
+  if (!encoded.ok()) return encoded.status();
+  item->nonfinite |= encoded->nonfinite;
+  KeepSent(item, *shard);
+  EndEncode(item, {});
+  // A position takes at least the two bytes of its value.
+  const absl::Span<uint32_t> positions = positions_.Get(shard->size / 2 + 1);
+  const absl::StatusOr<size_t> sent =
+      tensor.codec->Support(item->params, tensor.pending.payloads, tensor.elements, positions);
+  if (!sent.ok()) return sent.status();
+  tensor.method->AfterEncode(positions.first(*sent));
   tensor.stats.encode_ms += watch.Milliseconds();
   return absl::OkStatus();
+}
+
+EncodeArgs BatchRunner::ServerArgs(Item* item, size_t piece, absl::Span<const float> sum) {
+  Tensor& tensor = *item->tensor;
+  const Shard own = tensor.ShardOf(item->params, group_->rank(), group_->size());
+  const size_t each = tensor.PieceElements(item->params);
+  const size_t state_bytes = tensor.codec->StateBytes(item->params, each);
+  if (tensor.row.error_feedback) tensor.server_residual.resize(own.end - own.begin, 0.0f);
+  tensor.server_state.resize(state_bytes * tensor.Pieces(item->params, group_->size()));
+
+  EncodeArgs args;
+  args.input = sum;
+  args.state = absl::MakeSpan(tensor.server_state).subspan(piece * state_bytes, state_bytes);
+  if (tensor.row.error_feedback) {
+    args.residual = absl::MakeSpan(tensor.server_residual).subspan(piece * each, sum.size());
+  }
+  Tensor::Pending& pending = tensor.pending;
+  pending.server_before.insert(pending.server_before.end(), args.residual.begin(), args.residual.end());
+  pending.server_state_before.insert(pending.server_state_before.end(), args.state.begin(), args.state.end());
+  args.scratch = scratch_.Get(tensor.codec->ScratchBytes(item->params, sum.size()));
+  args.random = RandomOf(tensor, /*stage=*/static_cast<uint32_t>(1 + piece));
+  return args;
 }
 
 RandomKey BatchRunner::RandomOf(const Tensor& tensor, uint32_t stage) const {

@@ -49,6 +49,7 @@ absl::Status BatchRunner::RunDense(const BatchContext& context, absl::Span<Item>
 }
 
 absl::Span<const float> BatchRunner::DenseInput(const BatchContext& context, Item* item) {
+  item->tensor->Materialize();  // what waits drains
   item->tensor->pending.active = true;
   item->tensor->pending.dense = true;
   item->tensor->pending.nonfinite = false;

@@ -1,172 +1,374 @@
 // SPDX-License-Identifier: Apache-2.0
-//
-// Scatter-reduce-all-gather (SRA), for codecs that can encode a range by itself. Rank j owns shard j of
-// every tensor. Each rank encodes its gradient and sends shard j's payload to rank j; the owner sums what
-// came in rank order, adds the error its own last compression left (server error feedback), compresses
-// the sum again and sends it to all. Two rounds of 2(N-1)/N times the compressed size, whatever N is.
-// Every rank decodes the owner's bytes, the owner too, so all ranks hold the same bits.
-// Source: 1-bit Adam (Tang et al., 2021), reference/onebit_adam.md section 1; CGX's scatter-reduce.
-#include <vector>
+#include "runtime/engine/exchange/scatter_reduce.h"
 
-#include "runtime/engine/batch.h"
+#include <chrono>
+#include <numeric>
+#include <thread>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
 #include "runtime/engine/stopwatch.h"
 
 namespace terse::engine {
 namespace {
 
-size_t FrameCapacity(const Tensor& tensor, const wire::CodecParams& params, const Shard& shard) {
-  return wire::kFrameHeaderBytes + tensor.codec->MaxPayloadBytes(params, shard.end - shard.begin);
+constexpr int kTags[] = {1, 2};  // of the rounds
+
+// Before a wait settles on one message, whichever comes first is looked for so long.
+constexpr double kLookMs = 1.0;
+
+// Buffers of `sizes`, one behind the other in one piece of memory.
+std::vector<wire::MutableBytes> CutUp(const std::vector<size_t>& sizes, Buffer<std::byte>* memory) {
+  const absl::Span<std::byte> all = memory->Get(std::accumulate(sizes.begin(), sizes.end(), size_t{0}));
+  std::vector<wire::MutableBytes> pieces;
+  pieces.reserve(sizes.size());
+  size_t at = 0;
+  for (const size_t size : sizes) {
+    pieces.push_back(all.subspan(at, size));
+    at += size;
+  }
+  return pieces;
+}
+
+std::vector<UnitItem> UnitItems(absl::Span<const BatchRunner::Item> items) {
+  std::vector<UnitItem> all;
+  for (const BatchRunner::Item& item : items) all.push_back({item.tensor, &item.params});
+  return all;
 }
 
 }  // namespace
 
 absl::Status BatchRunner::RunScatterReduce(const BatchContext& context, absl::Span<Item> items) {
-  const int ranks = group_->size();
-  const int self = group_->rank();
+  return ScatterReduce(this, context, items).Run();
+}
 
-  // messages[j]: this rank's shards j of all tensors, for their owner j.
-  std::vector<size_t> capacity(static_cast<size_t>(ranks), 0);  // of any message about rank j's shards
-  size_t total = 0;
-  for (int j = 0; j < ranks; ++j) {
-    for (const Item& item : items) {
-      capacity[j] += FrameCapacity(*item.tensor, item.params, item.tensor->ShardOf(item.params, j, ranks));
+ScatterReduce::ScatterReduce(BatchRunner* runner, const BatchContext& context,
+                             absl::Span<BatchRunner::Item> items)
+    : runner_(*runner),
+      context_(context),
+      items_(items),
+      ranks_(static_cast<size_t>(runner->group_->size())),
+      self_(static_cast<size_t>(runner->group_->rank())),
+      units_(UnitItems(items), runner->group_->size()),
+      message_sizes_(units_.size() * ranks_, 0),
+      result_sizes_(units_.size(), 0),
+      payloads_(units_.parts() * ranks_),
+      closings_(items.size() * ranks_) {
+  std::vector<size_t> all;
+  std::vector<size_t> own;
+  for (size_t u = 0; u < units_.size(); ++u) {
+    for (size_t r = 0; r < ranks_; ++r) {
+      all.push_back(units_.Capacity(u, static_cast<int>(r)));
+      own.push_back(r == self_ ? 0 : units_.Capacity(u, static_cast<int>(self_)));
     }
-    total += capacity[j];
   }
-  const absl::Span<std::byte> memory = send_.Get(total);
-  std::vector<wire::MutableBytes> messages;
-  for (size_t at = 0, j = 0; j < capacity.size(); at += capacity[j++]) {
-    messages.push_back(memory.subspan(at, capacity[j]));
+  messages_ = CutUp(all, &runner_.send_);
+  received_ = CutUp(own, &runner_.receive_);
+  results_ = CutUp(all, &runner_.results_);
+}
+
+absl::Status ScatterReduce::Run() {
+  double exchange_ms = 0;
+  Timed exchange(runner_.trace_, "exchange", &exchange_ms);
+  double worked = 0;
+  for (const BatchRunner::Item& item : items_) {
+    worked -= item.tensor->stats.encode_ms + item.tensor->stats.decode_ms;
   }
-  std::vector<size_t> sizes(messages.size(), 0);
-  for (Item& item : items) {
-    if (absl::Status status = EncodeShards(context, &item, messages, absl::MakeSpan(sizes)); !status.ok()) {
-      return status;
+  absl::Status status = RunPipeline();
+  // What waits in a residual must be there whole before any of it is taken back.
+  while (!status.ok() && encoded_ < units_.size()) {
+    if (!EncodeUnit(/*send=*/false).ok()) break;
+  }
+  for (const BatchRunner::Item& item : items_) {
+    worked += item.tensor->stats.encode_ms + item.tensor->stats.decode_ms;
+  }
+  uint64_t bytes = 0;
+  for (const BatchRunner::Item& item : items_) bytes += item.bytes;
+  exchange.SetValue("bytes", bytes);
+  exchange.Stop();
+  runner_.ShareTime(items_, exchange_ms - worked);
+  return status;
+}
+
+absl::Status ScatterReduce::RunPipeline() {
+  absl::Status status = StartReceives();
+  while (status.ok() && decoded_ < units_.size()) {
+    if (status = Poll(); !status.ok()) break;
+    // First what others wait for, last what nobody waits for.
+    if (CanReduce()) {
+      status = ReduceUnit();
+    } else if (parsed_ < std::min(encoded_, arrivals_[kScatter].units)) {
+      status = ParseUnit();
+    } else if (encoded_ < units_.size()) {
+      status = EncodeUnit(/*send=*/true);
+    } else if (decoded_ < std::min(reduced_, arrivals_[kGather].units)) {
+      status = DecodeUnit();
+    } else {
+      status = Await();
     }
   }
+  for (std::unique_ptr<transport::Operation>& send : sends_) {
+    if (status.ok()) status = send->Wait(runner_.patience_);
+  }
+  return status;
+}
 
-  const Stopwatch scatter;
-  const size_t own_capacity = capacity[static_cast<size_t>(self)];
-  const absl::Span<std::byte> received = receive_.Get(own_capacity * messages.size());
-  std::vector<transport::ConstBuffer> from;
-  std::vector<transport::Buffer> to;
-  for (size_t r = 0; r < messages.size(); ++r) {
-    from.push_back({.data = messages[r].data(), .bytes = sizes[r]});
-    to.push_back({.data = received.data() + r * own_capacity, .bytes = own_capacity});
+absl::Status ScatterReduce::StartReceives() {
+  for (const Round round : {kScatter, kGather}) {
+    arrivals_[round].lengths.resize(units_.size() * ranks_, 0);
   }
-  std::vector<size_t> lengths(messages.size(), 0);
-  if (absl::Status status = WaitFor(group_->Alltoallv(from, to, absl::MakeSpan(lengths), {})); !status.ok()) {
-    return status;
+  for (size_t u = 0; u < units_.size(); ++u) {
+    for (const Round round : {kScatter, kGather}) {
+      Arrivals& arrivals = arrivals_[round];
+      std::vector<transport::Buffer> to;
+      for (size_t r = 0; r < ranks_; ++r) {
+        const wire::MutableBytes place = round == kScatter ? received_[Slot(u, r)] : results_[Slot(u, r)];
+        to.push_back({.data = place.data(), .bytes = place.size()});
+      }
+      transport::OperationOr receive = runner_.group_->ReceiveFromOthers(
+          kTags[round], to, absl::MakeSpan(arrivals.lengths).subspan(Slot(u, 0), ranks_), {});
+      if (!receive.ok()) return receive.status();
+      arrivals.receives.push_back(*std::move(receive));
+    }
   }
-  double exchange_ms = scatter.Milliseconds();
+  return absl::OkStatus();
+}
 
-  // The own shard of every tensor: sum, compress again, into this rank's message to all.
-  std::vector<wire::Bytes> rest(messages.size());
-  for (size_t r = 0; r < rest.size(); ++r) rest[r] = received.subspan(r * own_capacity, lengths[r]);
-  const absl::Span<std::byte> reduced = reduced_.Get(own_capacity);
-  size_t reduced_size = 0;
-  for (Item& item : items) {
-    absl::StatusOr<size_t> frame =
-        ReduceOwnShard(context, &item, absl::MakeSpan(rest), reduced.subspan(reduced_size));
-    if (!frame.ok()) return frame.status();
-    reduced_size += *frame;
-    item.bytes += *frame * (messages.size() - 1);
-  }
+absl::Status ScatterReduce::Send(Round round, absl::Span<const transport::ConstBuffer> messages) {
+  transport::OperationOr send = runner_.group_->SendToOthers(kTags[round], messages, {});
+  if (!send.ok()) return send.status();
+  sends_.push_back(*std::move(send));
+  return absl::OkStatus();
+}
 
-  const Stopwatch gather;
-  const absl::Span<std::byte> results = receive_.Get(total);
-  to.clear();
-  for (size_t at = 0, r = 0; r < capacity.size(); at += capacity[r++]) {
-    to.push_back({.data = results.data() + at, .bytes = capacity[r]});
+absl::Status ScatterReduce::Poll() {
+  for (Arrivals& arrivals : arrivals_) {
+    while (arrivals.units < units_.size()) {
+      const absl::StatusOr<bool> ended = arrivals.receives[arrivals.units]->Test();
+      if (!ended.ok()) return ended.status();
+      if (!*ended) break;
+      ++arrivals.units;
+    }
+    // No sum can have come before this rank's part in it has gone: a test less to pay for.
+    if (encoded_ == 0) break;
   }
-  if (absl::Status status = WaitFor(group_->Allgatherv({.data = reduced.data(), .bytes = reduced_size}, to,
-                                                       absl::MakeSpan(lengths), {}));
+  return absl::OkStatus();
+}
+
+absl::Status ScatterReduce::Await() {
+  const size_t before = arrivals_[kScatter].units + arrivals_[kGather].units;
+  double waited_ms = 0;
+  Timed wait(runner_.trace_, "wait", &waited_ms);
+  const Stopwatch watch;
+  do {
+    if (absl::Status status = Poll(); !status.ok()) return status;
+    if (arrivals_[kScatter].units + arrivals_[kGather].units > before) return absl::OkStatus();
+    std::this_thread::yield();
+  } while (watch.Milliseconds() < kLookMs);
+  Arrivals& due = arrivals_[arrivals_[kScatter].units < units_.size() ? kScatter : kGather];
+  return due.receives[due.units]->Wait(runner_.patience_);
+}
+
+bool ScatterReduce::CanReduce() const { return reduced_ < units_.size() && units_.Needs(reduced_) < parsed_; }
+
+Shard ScatterReduce::PieceOf(const Part& part, size_t r) const {
+  const BatchRunner::Item& item = items_[part.item];
+  return item.tensor->PieceOf(item.params, static_cast<int>(r), static_cast<int>(ranks_), part.piece);
+}
+
+size_t ScatterReduce::LateBytes(const Part& part) const {
+  const BatchRunner::Item& item = items_[part.item];
+  return item.tensor->LateBytes(item.params, static_cast<int>(ranks_));
+}
+
+void ScatterReduce::Seal(const BatchRunner::Item& item, const Shard& shard, wire::MutableBytes message,
+                         size_t* size) {
+  const size_t frame = wire::kFrameHeaderBytes + shard.size;
+  wire::SealFrame(runner_.HeaderOf(context_, item, shard), message.subspan(*size, frame));
+  *size += frame;
+}
+
+absl::Status ScatterReduce::EncodeUnit(bool send) {
+  for (const Part& part : units_.PartsOf(encoded_)) {
+    if (absl::Status status = EncodePart(part); !status.ok()) return status;
+  }
+  const size_t unit = encoded_++;
+  if (!send) return absl::OkStatus();
+  std::vector<transport::ConstBuffer> messages;
+  for (size_t r = 0; r < ranks_; ++r) {
+    messages.push_back({.data = messages_[Slot(unit, r)].data(), .bytes = message_sizes_[Slot(unit, r)]});
+  }
+  return Send(kScatter, messages);
+}
+
+absl::Status ScatterReduce::EncodePart(const Part& part) {
+  BatchRunner::Item& item = items_[part.item];
+  Tensor& tensor = *item.tensor;
+  Timed encode(runner_.trace_, "encode", &tensor.stats.encode_ms);
+  if (part.piece == 0) encoding_ = runner_.BeginEncode(context_, &item);
+  std::vector<Shard> pieces(ranks_);
+  for (size_t r = 0; r < ranks_; ++r) {
+    const size_t slot = Slot(encoded_, r);
+    pieces[r] = PieceOf(part, r);
+    pieces[r].out = messages_[slot].subspan(message_sizes_[slot] + wire::kFrameHeaderBytes);
+    const absl::StatusOr<EncodeResult> encoded =
+        tensor.codec->EncodeParts(item.params, encoding_, {&pieces[r], 1});
+    if (!encoded.ok()) return encoded.status();
+    item.nonfinite |= encoded->nonfinite;
+    runner_.KeepSent(&item, pieces[r]);
+  }
+  std::byte closing[kMostClosingBytes];
+  const size_t closing_bytes = part.last ? tensor.codec->ClosingBytes(item.params) : 0;
+  if (part.last) {
+    tensor.codec->Close(item.params, encoding_, {closing, closing_bytes});
+    runner_.EndEncode(&item, {closing, closing_bytes});
+  }
+  const size_t late_bytes = part.last ? LateBytes(part) : 0;
+  for (size_t r = 0; r < ranks_; ++r) {
+    if (part.last && late_bytes == 0) {
+      tensor.codec->Complete(item.params, {closing, closing_bytes}, pieces[r].out.first(pieces[r].size));
+    }
+    wire::MutableBytes message = messages_[Slot(encoded_, r)];
+    size_t& size = message_sizes_[Slot(encoded_, r)];
+    const size_t before = size;
+    Seal(item, pieces[r], message, &size);
+    if (late_bytes > 0) {
+      Shard end{.begin = tensor.elements, .end = tensor.elements, .out = {}, .size = late_bytes};
+      std::copy_n(closing, late_bytes, message.begin() + size + wire::kFrameHeaderBytes);
+      Seal(item, end, message, &size);
+    }
+    if (r != self_) item.bytes += size - before;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ScatterReduce::ParseUnit() {
+  const size_t unit = parsed_;
+  std::vector<wire::MutableBytes> memory(ranks_);
+  std::vector<wire::Bytes> rest(ranks_);
+  for (size_t r = 0; r < ranks_; ++r) {
+    const size_t slot = Slot(unit, r);
+    memory[r] = r == self_ ? messages_[slot].first(message_sizes_[slot])
+                           : received_[slot].first(arrivals_[kScatter].lengths[slot]);
+    rest[r] = memory[r];
+  }
+  size_t number = units_.FirstPart(unit);
+  for (const Part& part : units_.PartsOf(unit)) {
+    BatchRunner::Item& item = items_[part.item];
+    Timed check(runner_.trace_, "check", &item.tensor->stats.decode_ms);
+    const Shard own = PieceOf(part, self_);
+    const size_t late_bytes = part.last ? LateBytes(part) : 0;
+    for (size_t r = 0; r < ranks_; ++r) {
+      absl::StatusOr<wire::Bytes> payload =
+          runner_.TakeExpected(context_, &item, own, static_cast<int>(r), &rest[r]);
+      if (!payload.ok()) return payload.status();
+      payloads_[number * ranks_ + r] =
+          memory[r].subspan(static_cast<size_t>(payload->data() - memory[r].data()), payload->size());
+      if (late_bytes == 0) continue;
+      const size_t n = item.tensor->elements;
+      payload = runner_.TakeExpected(context_, &item, {.begin = n, .end = n, .out = {}, .size = 0},
+                                     static_cast<int>(r), &rest[r]);
+      if (!payload.ok()) return payload.status();
+      if (payload->size() != late_bytes) {
+        return absl::DataLossError(absl::StrCat("from ", runner_.group_->Describe(static_cast<int>(r)),
+                                                ": tensor ", item.tensor->name, " is closed with ",
+                                                payload->size(), " bytes instead of ", late_bytes));
+      }
+      closings_[part.item * ranks_ + r] = *payload;
+    }
+    ++number;
+  }
+  ++parsed_;
+  return AtEnd(rest);
+}
+
+absl::Status ScatterReduce::AtEnd(absl::Span<const wire::Bytes> rest) const {
+  for (size_t r = 0; r < rest.size(); ++r) {
+    if (rest[r].empty()) continue;
+    return absl::DataLossError(
+        absl::StrCat("bytes behind the last frame from ", runner_.group_->Describe(static_cast<int>(r))));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ScatterReduce::ReduceUnit() {
+  size_t number = units_.FirstPart(reduced_);
+  for (const Part& part : units_.PartsOf(reduced_)) {
+    if (absl::Status status = ReducePart(number++, part); !status.ok()) return status;
+  }
+  const std::vector<transport::ConstBuffer> messages(
+      ranks_, {.data = results_[Slot(reduced_, self_)].data(), .bytes = result_sizes_[reduced_]});
+  if (absl::Status status = Send(kGather, messages); !status.ok()) return status;
+  ++reduced_;
+  return absl::OkStatus();
+}
+
+absl::Status ScatterReduce::ReducePart(size_t number, const Part& part) {
+  BatchRunner::Item& item = items_[part.item];
+  Tensor& tensor = *item.tensor;
+  Timed decode(runner_.trace_, "sum", &tensor.stats.decode_ms);
+  const Shard own = PieceOf(part, self_);
+  const size_t n = own.end - own.begin;
+  const bool late = LateBytes(part) > 0;
+  std::vector<wire::Bytes> payloads;
+  for (size_t r = 0; r < ranks_; ++r) {
+    const wire::MutableBytes payload = payloads_[number * ranks_ + r];
+    if (late) tensor.codec->Complete(item.params, closings_[part.item * ranks_ + r], payload);
+    payloads.push_back(payload);
+  }
+  const absl::Span<float> sum = runner_.sum_.Get(n);
+  if (absl::Status status = tensor.codec->DecodeSum(item.params, payloads, runner_.Weight(), sum);
       !status.ok()) {
     return status;
   }
-  exchange_ms += gather.Milliseconds();
-  ShareTime(items, exchange_ms);
+  decode.Stop();
 
-  for (size_t r = 0; r < rest.size(); ++r) {
-    rest[r] = wire::Bytes(static_cast<const std::byte*>(to[r].data), lengths[r]);
-  }
-  for (Item& item : items) {
-    const Stopwatch decode;
-    const absl::Span<float> result = ResultSpan(item, &output_);
-    for (int r = 0; r < ranks; ++r) {
-      const Shard shard = item.tensor->ShardOf(item.params, r, ranks);
-      absl::StatusOr<wire::Bytes> payload =
-          TakeExpected(context, &item, shard, r, &rest[static_cast<size_t>(r)]);
-      if (!payload.ok()) return payload.status();
-      const absl::Status status =
-          item.tensor->codec->Decode(item.params, *payload, 1.0f, Accumulate::kAssign,
-                                     result.subspan(shard.begin, shard.end - shard.begin));
-      if (!status.ok()) return status;
-    }
-    Finish(context, &item, result);
-    item.tensor->stats.decode_ms += decode.Milliseconds();
-  }
-  return absl::OkStatus();
-}
-
-absl::Status BatchRunner::EncodeShards(const BatchContext& context, Item* item,
-                                       absl::Span<const wire::MutableBytes> messages,
-                                       absl::Span<size_t> sizes) {
-  std::vector<Shard> shards;
-  for (size_t j = 0; j < messages.size(); ++j) {
-    Shard shard = item->tensor->ShardOf(item->params, static_cast<int>(j), group_->size());
-    shard.out = messages[j].subspan(sizes[j] + wire::kFrameHeaderBytes);
-    shards.push_back(shard);
-  }
-  if (absl::Status status = Encode(context, item, absl::MakeSpan(shards)); !status.ok()) return status;
-  for (size_t j = 0; j < messages.size(); ++j) {
-    const size_t frame = wire::kFrameHeaderBytes + shards[j].size;
-    wire::SealFrame(HeaderOf(context, *item, shards[j]), messages[j].subspan(sizes[j], frame));
-    sizes[j] += frame;
-    if (j != static_cast<size_t>(group_->rank())) item->bytes += frame;
-  }
-  return absl::OkStatus();
-}
-
-absl::StatusOr<size_t> BatchRunner::ReduceOwnShard(const BatchContext& context, Item* item,
-                                                   absl::Span<wire::Bytes> rest, wire::MutableBytes out) {
-  Tensor& tensor = *item->tensor;
-  const Stopwatch watch;
-  Shard own = tensor.ShardOf(item->params, group_->rank(), group_->size());
-  const size_t n = own.end - own.begin;
-  std::vector<wire::Bytes> payloads;
-  for (size_t r = 0; r < rest.size(); ++r) {
-    absl::StatusOr<wire::Bytes> payload = TakeExpected(context, item, own, static_cast<int>(r), &rest[r]);
-    if (!payload.ok()) return payload.status();
-    payloads.push_back(*payload);
-  }
-  const absl::Span<float> sum = sum_.Get(n);
-  if (absl::Status status = tensor.codec->DecodeSum(item->params, payloads, Weight(), sum); !status.ok()) {
-    return status;
-  }
-  tensor.stats.decode_ms += watch.Milliseconds();
-
-  const Stopwatch again;
-  if (tensor.row.error_feedback) tensor.server_residual.resize(n, 0.0f);
-  tensor.pending.server_before = tensor.server_residual;
-  tensor.server_state.resize(tensor.codec->StateBytes(item->params, n));
-  EncodeArgs args;
-  args.input = sum;
-  args.residual = absl::MakeSpan(tensor.server_residual);
-  args.state = absl::MakeSpan(tensor.server_state);
-  args.scratch = scratch_.Get(tensor.codec->ScratchBytes(item->params, n));
-  args.random = RandomOf(tensor, /*stage=*/1);
-  Shard shard{.begin = 0, .end = n, .out = out.subspan(wire::kFrameHeaderBytes), .size = 0};
+  Timed encode(runner_.trace_, "encode sum", &tensor.stats.encode_ms);
+  const wire::MutableBytes message = results_[Slot(reduced_, self_)];
+  size_t& size = result_sizes_[reduced_];
+  Shard shard{.begin = 0, .end = n, .out = message.subspan(size + wire::kFrameHeaderBytes), .size = 0};
+  const EncodeArgs args = runner_.ServerArgs(&item, part.piece, sum);
   const absl::StatusOr<EncodeResult> encoded =
-      tensor.codec->Encode(item->params, args, absl::MakeSpan(&shard, 1));
+      tensor.codec->Encode(item.params, args, absl::MakeSpan(&shard, 1));
   if (!encoded.ok()) return encoded.status();
   // Finite payloads whose sum is not: all ranks learn of it from the owner's frame.
-  item->nonfinite |= encoded->nonfinite;
-  own.size = shard.size;
-  const size_t frame = wire::kFrameHeaderBytes + shard.size;
-  wire::SealFrame(HeaderOf(context, *item, own), out.first(frame));
-  tensor.stats.encode_ms += again.Milliseconds();
-  return frame;
+  item.nonfinite |= encoded->nonfinite;
+  shard.begin = own.begin;
+  shard.end = own.end;
+  Seal(item, shard, message, &size);
+  item.bytes += (wire::kFrameHeaderBytes + shard.size) * (ranks_ - 1);
+  return absl::OkStatus();
+}
+
+absl::Status ScatterReduce::DecodeUnit() {
+  std::vector<wire::Bytes> rest(ranks_);
+  for (size_t r = 0; r < ranks_; ++r) {
+    const size_t slot = Slot(decoded_, r);
+    rest[r] = results_[slot].first(r == self_ ? result_sizes_[decoded_] : arrivals_[kGather].lengths[slot]);
+  }
+  for (const Part& part : units_.PartsOf(decoded_)) {
+    if (absl::Status status = DecodePart(part, absl::MakeSpan(rest)); !status.ok()) return status;
+  }
+  ++decoded_;
+  return AtEnd(rest);
+}
+
+absl::Status ScatterReduce::DecodePart(const Part& part, absl::Span<wire::Bytes> rest) {
+  BatchRunner::Item& item = items_[part.item];
+  Tensor& tensor = *item.tensor;
+  Timed decode(runner_.trace_, "decode", &tensor.stats.decode_ms);
+  const absl::Span<float> result = runner_.ResultSpan(item, &runner_.output_);
+  for (size_t r = 0; r < ranks_; ++r) {
+    const Shard piece = PieceOf(part, r);
+    absl::StatusOr<wire::Bytes> payload =
+        runner_.TakeExpected(context_, &item, piece, static_cast<int>(r), &rest[r]);
+    if (!payload.ok()) return payload.status();
+    const absl::Status status = tensor.codec->Decode(item.params, *payload, 1.0f, Accumulate::kAssign,
+                                                     result.subspan(piece.begin, piece.end - piece.begin));
+    if (!status.ok()) return status;
+  }
+  if (part.last) runner_.Finish(context_, &item, result);
+  return absl::OkStatus();
 }
 
 }  // namespace terse::engine
