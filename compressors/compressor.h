@@ -35,6 +35,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "compressors/kernels/kernels.h"
 #include "proto/wire/bytes.h"
 #include "proto/wire/plan.h"
 
@@ -73,6 +74,9 @@ struct Shard {
 
 struct EncodeArgs {
   absl::Span<const float> input;  // n elements; the vector to send, before compensation
+  // Not null: what is sent is what this rule makes of `input`, the gradient, and its u moves while the codec
+  // goes over both. Only with a residual, and for codecs with adds_momentum().
+  const kernels::Momentum* momentum = nullptr;
   // n elements, read and replaced. Empty: no error feedback, what is not sent is dropped.
   absl::Span<float> residual;
   wire::MutableBytes state;    // StateBytes(params, n), zero at first use
@@ -134,6 +138,9 @@ class Compressor {
   // Gather and split codecs (linear ones: SizesOf).
   virtual size_t StateBytes(const wire::CodecParams& params, size_t n) const { return 0; }
   virtual size_t ScratchBytes(const wire::CodecParams& params, size_t n) const { return 0; }
+
+  // True when Encode does the method dgc's update in its own pass over memory (EncodeArgs::momentum).
+  virtual bool adds_momentum() const { return false; }
 
   // Gather and split codecs. What is known only of the whole input (onebit's scale with block 0) is in the
   // payload of every shard.

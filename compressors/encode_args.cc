@@ -54,6 +54,9 @@ absl::Status CheckEncodeParts(const Compressor& codec, const wire::CodecParams& 
     return absl::InvalidArgumentError(
         absl::StrCat("input has ", n, " elements, residual ", args.residual.size()));
   }
+  if (args.momentum != nullptr && (!codec.adds_momentum() || args.residual.empty())) {
+    return absl::InvalidArgumentError("momentum is added by a codec that can, with a residual, or before");
+  }
   if (args.scratch.size() < codec.ScratchBytes(params, n)) {
     return absl::InvalidArgumentError(
         absl::StrCat("scratch has ", args.scratch.size(), " bytes, needs ", codec.ScratchBytes(params, n)));

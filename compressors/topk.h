@@ -4,11 +4,15 @@
 // position, zeros are never sent (so a payload may hold fewer than k). What is not sent stays in the residual
 // bitwise; what is sent leaves it bitwise, or but for the rounding of its value to fp16 or bf16.
 //
-// Selection reads the vector once: a sample of it gives a threshold that a few more than k elements
-// pass, the pass that compensates collects those, and the k largest are taken out of them exactly. A
-// vector whose sample misleads, or of which much is sent, is read again (select.h). With selection `sampled`
+// Selection reads the vector once: the last step's threshold, or where there is none a sample of the vector,
+// gives one that a few more than k elements pass, the pass that compensates collects those, and the k largest
+// are taken out of them exactly. A vector that this misleads in, or of which much is sent, is read again
+// (select.h). With selection `sampled`
 // 0.8 k candidates are enough, and a threshold that fewer pass is lowered; of more than k the largest are
 // taken all the same. What is sent are the largest elements under either rule.
+//
+// State: k, the least magnitude that was selected, and how it grew. With selection `exact` it changes no
+// payload; with `sampled` it may: how many of the 0.8 k to k largest are sent.
 //
 // Payload: count (u32), index coding (u8), Rice parameter (u8, 0 for u32 coding), value format (u8), 0 (u8),
 // positions, values (4 or 2 bytes each). Positions are ascending, as u32 or Rice-coded (rice.h).
@@ -28,8 +32,10 @@ class TopK final : public Compressor {
   wire::Codec codec() const override { return wire::Codec::kTopK; }
   Kind kind() const override { return Kind::kGather; }
   bool fixed_size() const override { return false; }
+  bool adds_momentum() const override { return true; }
   absl::Status CheckParams(const wire::CodecParams& params) const override;
   size_t MaxPayloadBytes(const wire::CodecParams& params, size_t n) const override;
+  size_t StateBytes(const wire::CodecParams& params, size_t n) const override;
   size_t ScratchBytes(const wire::CodecParams& params, size_t n) const override;
   absl::StatusOr<EncodeResult> Encode(const wire::CodecParams& params, const EncodeArgs& args,
                                       absl::Span<Shard> shards) const override;

@@ -73,6 +73,27 @@ struct FactorShape {
   size_t rank = 0;
 };
 
+// DGC's momentum (methods/dgc.h): with g = scale * gradient + decay * parameter, without the last product
+// where there is no parameter,
+//   plain      next = m u + g            sent = next
+//   Nesterov   next = m (u + g)          sent = next + g
+// u <- next, but m u where what is sent would not be finite; m u is then sent.
+struct Momentum {
+  float momentum = 0;  // m
+  float scale = 1;
+  float decay = 0;
+  bool nesterov = false;
+  const float* parameter = nullptr;  // or null
+  float* u = nullptr;
+
+  Momentum Behind(size_t elements) const {
+    Momentum rest = *this;
+    if (rest.parameter != nullptr) rest.parameter += elements;
+    rest.u += elements;
+    return rest;
+  }
+};
+
 // Payloads to decode together: at most kMaxPeers.
 struct Peers {
   const std::byte* data[kMaxPeers] = {};
@@ -134,15 +155,27 @@ struct Kernels {
   void (*expand)(const FactorShape& shape, const float* left, const float* right, float weight, Start start,
                  float* out);
 
+  // --- dgc
+  // `sent` may be null. Returns false when something was not finite.
+  bool (*add_momentum)(const Momentum& rule, const float* gradient, float* sent, size_t n);
+
   // --- topk
-  // Appends, in order, index (first + i) and value of every c with |c| >= threshold; stops storing, not
-  // counting, at `capacity`. With `compensated`, c is already in the residual (or is the input).
+  struct Gathered {
+    const float* input = nullptr;
+    float* residual = nullptr;
+    // Not null: the input is the gradient for this rule, and c is what it sends + residual, which is not
+    // null.
+    const Momentum* momentum = nullptr;
+    bool compensated = false;  // c is already in the residual (or is the input)
+  };
   struct Collected {
     size_t count = 0;
     bool nonfinite = false;
   };
-  Collected (*collect)(bool compensated, const float* input, float* residual, size_t n, uint32_t first,
-                       float threshold, uint32_t* indices, float* values, size_t capacity);
+  // Appends, in order, index (first + i) and value of every c with |c| >= threshold; stops storing, not
+  // counting, at `capacity`. Leaves c in the residual.
+  Collected (*collect)(const Gathered& from, size_t n, uint32_t first, float threshold, uint32_t* indices,
+                       float* values, size_t capacity);
 };
 
 // Adding this to a float of 0 to 2^22 rounds it to an integer, which stands in the lowest bits of the sum.

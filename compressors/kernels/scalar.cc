@@ -316,19 +316,45 @@ void Expand(const FactorShape& shape, const float* left, const float* right, flo
   }
 }
 
+// --- dgc
+
+// Moves u of one element and returns what is sent.
+float Move(const Momentum& rule, float gradient, size_t i, bool& nonfinite) {
+  float local = rule.scale * gradient;
+  if (rule.parameter != nullptr) local += rule.decay * rule.parameter[i];
+  const float decayed = rule.momentum * rule.u[i];
+  const float next = rule.nesterov ? rule.momentum * (rule.u[i] + local) : decayed + local;
+  const float sent = rule.nesterov ? next + local : next;
+  const bool good = IsFinite(sent);
+  nonfinite |= !good;
+  rule.u[i] = good ? next : decayed;
+  return good ? sent : decayed;
+}
+
+bool AddMomentum(const Momentum& rule, const float* gradient, float* sent, size_t n) {
+  bool nonfinite = false;
+  for (size_t i = 0; i < n; ++i) {
+    const float x = Move(rule, gradient[i], i, nonfinite);
+    if (sent != nullptr) sent[i] = x;
+  }
+  return !nonfinite;
+}
+
 // --- topk
 
-Kernels::Collected Collect(bool compensated, const float* input, float* residual, size_t n, uint32_t first,
-                           float threshold, uint32_t* indices, float* values, size_t capacity) {
+Kernels::Collected Collect(const Kernels::Gathered& from, size_t n, uint32_t first, float threshold,
+                           uint32_t* indices, float* values, size_t capacity) {
   Kernels::Collected collected;
   for (size_t i = 0; i < n; ++i) {
     float c;
-    if (compensated) {
-      c = Compensated(input, residual, i);
+    if (from.momentum != nullptr) {
+      c = ClampFinite(Move(*from.momentum, from.input[i], i, collected.nonfinite) + from.residual[i]);
+    } else if (from.compensated) {
+      c = Compensated(from.input, from.residual, i);
     } else {
-      c = Compensate(input, residual, i, collected.nonfinite);
-      if (residual != nullptr) residual[i] = c;
+      c = Compensate(from.input, from.residual, i, collected.nonfinite);
     }
+    if (from.residual != nullptr) from.residual[i] = c;
     if (!(std::fabs(c) >= threshold)) continue;
     if (collected.count < capacity) {
       indices[collected.count] = first + static_cast<uint32_t>(i);
@@ -360,6 +386,7 @@ const Kernels& ScalarKernels() {
       .project_rows = ProjectRows,
       .project_columns = ProjectColumns,
       .expand = Expand,
+      .add_momentum = AddMomentum,
       .collect = Collect,
   };
   return kTable;

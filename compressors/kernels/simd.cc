@@ -20,6 +20,7 @@
 #include "compressors/kernels/elements-inl.h"
 #include "compressors/kernels/low_rank_expand-inl.h"
 #include "compressors/kernels/low_rank_project-inl.h"
+#include "compressors/kernels/momentum-inl.h"
 #include "compressors/kernels/onebit-inl.h"
 #include "compressors/kernels/quantize_decode-inl.h"
 #include "compressors/kernels/quantize_encode-inl.h"
@@ -99,6 +100,7 @@ const Kernels* TargetKernels() {
         .project_rows = ProjectRows,
         .project_columns = ProjectColumns,
         .expand = Expand,
+        .add_momentum = AddMomentum,
         .collect = Collect,
     };
   }();

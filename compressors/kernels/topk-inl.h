@@ -15,69 +15,142 @@
 #include <bit>
 
 #include "compressors/kernels/dispatch.h"
+#include "compressors/kernels/momentum-inl.h"
 #include "compressors/kernels/rows-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace terse::kernels {
 namespace HWY_NAMESPACE {
 
-template <bool kCompensated, bool kResidual>
-Kernels::Collected CollectRows(const float* input, float* residual, size_t n, uint32_t first, float threshold,
-                               uint32_t* indices, float* values, size_t capacity) {
-  Kernels::Collected collected;
-  MF finite = AllLanes();
-  const VF least = hn::Set(kF32, threshold);
-  for (size_t i = 0; i < n; i += kLanes) {
-    VF c[kVectors];
+// Rows that are tested together: of most groups no element passes.
+constexpr size_t kGroupRows = kVectors == 1 ? 4 : 2;
+
+// Where candidates go.
+class Candidates {
+ public:
+  HWY_INLINE Candidates(uint32_t* indices, float* values, size_t capacity)
+      : indices_(indices), values_(values), capacity_(capacity) {}
+
+  // Of the row `c`, which begins at index `first`.
+  HWY_INLINE void Append(const VF* c, uint32_t first, VF least) {
     MF passes[kVectors];
-    for (size_t v = 0; v < kVectors; ++v) {
-      const size_t at = i + v * kN;
-      if constexpr (kCompensated) {
-        c[v] = Compensated<kResidual>(input, residual, at);
-      } else {
-        c[v] = Compensate<kResidual>(input, residual, at, finite);
-        if constexpr (kResidual) hn::StoreU(c[v], kF32, residual + at);
-      }
-      passes[v] = hn::Ge(hn::Abs(c[v]), least);
-    }
+    for (size_t v = 0; v < kVectors; ++v) passes[v] = hn::Ge(hn::Abs(c[v]), least);
     uint32_t hits = RowBits(passes);
-    if (hits == 0) continue;
+    if (hits == 0) return;
     // Few pass, so a loop over the bits beats a compress on most targets.
     float row[kLanes];
     for (size_t v = 0; v < kVectors; ++v) hn::StoreU(c[v], kF32, row + v * kN);
     for (; hits != 0; hits &= hits - 1) {
       const uint32_t lane = static_cast<uint32_t>(std::countr_zero(hits));
-      if (collected.count < capacity) {
-        indices[collected.count] = first + static_cast<uint32_t>(i) + lane;
-        values[collected.count] = row[lane];
+      if (count_ < capacity_) {
+        indices_[count_] = first + lane;
+        values_[count_] = row[lane];
       }
-      ++collected.count;
+      ++count_;
     }
   }
-  collected.nonfinite = !hn::AllTrue(kF32, finite);
-  return collected;
+  size_t count() const { return count_; }
+
+ private:
+  uint32_t* indices_;
+  float* values_;
+  size_t capacity_;
+  size_t count_ = 0;
+};
+
+// Where c of the vector at element i comes from.
+template <bool kResidual>
+struct FromResidual {
+  const float* input;
+  const float* residual;
+  HWY_INLINE VF operator()(size_t i, MF& /*finite*/) const {
+    return Compensated<kResidual>(input, residual, i);
+  }
+};
+
+template <bool kResidual>
+struct FromInput {
+  const float* input;
+  float* residual;
+  HWY_INLINE VF operator()(size_t i, MF& finite) const {
+    const VF c = Compensate<kResidual>(input, residual, i, finite);
+    if constexpr (kResidual) hn::StoreU(c, kF32, residual + i);
+    return c;
+  }
+};
+
+template <bool kDecay, bool kNesterov>
+struct FromMomentum {
+  MomentumRule<kDecay, kNesterov> rule;
+  float* residual;
+  HWY_INLINE VF operator()(size_t i, MF& finite) const {
+    const VF sent = rule.Move(i, finite);
+    const VF c = ClampFinite(hn::Add(sent, hn::LoadU(kF32, residual + i)));
+    hn::StoreU(c, kF32, residual + i);
+    return c;
+  }
+};
+
+// kRows rows from element i on.
+template <size_t kRows, typename Source>
+HWY_INLINE void CollectGroup(const Source& source, size_t i, uint32_t first, VF least, MF& finite,
+                             Candidates& candidates) {
+  VF c[kRows * kVectors];
+  MF any = hn::Not(AllLanes());
+  for (size_t v = 0; v < kRows * kVectors; ++v) {
+    c[v] = source(i + v * kN, finite);
+    any = hn::Or(any, hn::Ge(hn::Abs(c[v]), least));
+  }
+  if (hn::AllFalse(kF32, any)) return;
+  for (size_t row = 0; row < kRows; ++row) {
+    candidates.Append(c + row * kVectors, first + static_cast<uint32_t>(i + row * kLanes), least);
+  }
 }
 
-Kernels::Collected Collect(bool compensated, const float* input, float* residual, size_t n, uint32_t first,
-                           float threshold, uint32_t* indices, float* values, size_t capacity) {
+template <typename Source>
+Kernels::Collected CollectRows(const Source& source, size_t n, uint32_t first, float threshold,
+                               Candidates candidates) {
+  const VF least = hn::Set(kF32, threshold);
+  MF finite = AllLanes();
+  size_t i = 0;
+  for (; i + kGroupRows * kLanes <= n; i += kGroupRows * kLanes) {
+    CollectGroup<kGroupRows>(source, i, first, least, finite, candidates);
+  }
+  for (; i < n; i += kLanes) CollectGroup<1>(source, i, first, least, finite, candidates);
+  return {candidates.count(), !hn::AllTrue(kF32, finite)};
+}
+
+Kernels::Collected Collect(const Kernels::Gathered& from, size_t n, uint32_t first, float threshold,
+                           uint32_t* indices, float* values, size_t capacity) {
   const size_t rows = WholeRows(n);
+  const auto run = [&](const auto& source) HWY_ATTR {
+    return CollectRows(source, rows, first, threshold, Candidates(indices, values, capacity));
+  };
   Kernels::Collected found;
-  if (compensated) {
-    found = residual == nullptr
-                ? CollectRows<true, false>(input, residual, rows, first, threshold, indices, values, capacity)
-                : CollectRows<true, true>(input, residual, rows, first, threshold, indices, values, capacity);
+  if (from.momentum != nullptr) {
+    VisitMomentum(*from.momentum, from.input, [&](const auto& rule) HWY_ATTR {
+      found = run(FromMomentum<rule.kDecays, rule.kIsNesterov>{rule, from.residual});
+    });
+  } else if (from.compensated) {
+    found = from.residual == nullptr ? run(FromResidual<false>{from.input, nullptr})
+                                     : run(FromResidual<true>{from.input, from.residual});
   } else {
-    found =
-        residual == nullptr
-            ? CollectRows<false, false>(input, residual, rows, first, threshold, indices, values, capacity)
-            : CollectRows<false, true>(input, residual, rows, first, threshold, indices, values, capacity);
+    found = from.residual == nullptr ? run(FromInput<false>{from.input, nullptr})
+                                     : run(FromInput<true>{from.input, from.residual});
   }
   if (rows == n) return found;
   const size_t stored = std::min(found.count, capacity);
-  float* last = residual == nullptr ? nullptr : residual + rows;
+  Kernels::Gathered last = from;
+  last.input += rows;
+  if (last.residual != nullptr) last.residual += rows;
+  Momentum behind;
+  if (from.momentum != nullptr) {
+    behind = from.momentum->Behind(rows);
+    last.momentum = &behind;
+  }
   const Kernels::Collected rest =
-      ScalarKernels().collect(compensated, input + rows, last, n - rows, first + static_cast<uint32_t>(rows),
-                              threshold, indices + stored, values + stored, capacity - stored);
+      ScalarKernels().collect(last, n - rows, first + static_cast<uint32_t>(rows), threshold,
+                              indices + stored, values + stored, capacity - stored);
   return {found.count + rest.count, found.nonfinite || rest.nonfinite};
 }
 

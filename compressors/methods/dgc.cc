@@ -13,9 +13,6 @@ namespace terse {
 namespace {
 
 // The loops take plain pointers: Debian's Abseil checks every index of a span, which keeps a loop scalar.
-//
-// u is finite and m < 1, so m u is: whatever is not finite comes from this step's gradient (or from its
-// sum with u), and is looked for once, in the value that is sent.
 
 // The local gradient as the momentum gets it. A factor of 1 changes no bit.
 struct Clipped {
@@ -29,35 +26,6 @@ struct ClippedAndDecayed {
   const float* parameter;
   float decay;
 };
-
-template <typename Gradient>
-bool AccumulatePlain(size_t n, float m, Gradient g, float* u) {
-  uint32_t bad = 0;
-  for (size_t i = 0; i < n; ++i) {
-    const float decayed = m * u[i];
-    const float next = decayed + g[i];
-    const bool finite = IsFinite(next);
-    u[i] = Select(finite, next, decayed);
-    bad |= finite ? 0u : 1u;
-  }
-  return bad == 0;
-}
-
-template <typename Gradient>
-bool AccumulateNesterov(size_t n, float m, Gradient g, float* u, float* send) {
-  uint32_t bad = 0;
-  for (size_t i = 0; i < n; ++i) {
-    const float local = g[i];
-    const float decayed = m * u[i];
-    const float next = m * (u[i] + local);
-    const float sum = next + local;
-    const bool finite = IsFinite(sum);
-    u[i] = Select(finite, next, decayed);
-    send[i] = Select(finite, sum, decayed);
-    bad |= finite ? 0u : 1u;
-  }
-  return bad == 0;
-}
 
 // The dense rules leave u alone, and what is not finite as it is.
 
@@ -112,38 +80,55 @@ float Dgc::ClipFactor(absl::Span<const float> gradient) const {
 
 absl::Span<const float> Dgc::Before(bool dense, absl::Span<const float> gradient, absl::Span<float> scratch,
                                     bool* nonfinite) {
-  const Clipped clipped{gradient.data(), ClipFactor(gradient)};
-  if (decay_ == 0) return Accumulate(dense, clipped, scratch, nonfinite);
-  assert(parameter_.size() == tensor_.elements);
-  return Accumulate(dense, ClippedAndDecayed{clipped, parameter_.data(), decay_}, scratch, nonfinite);
+  if (dense) {
+    const Clipped clipped{gradient.data(), ClipFactor(gradient)};
+    if (decay_ == 0) return AddDense(clipped, scratch);
+    assert(parameter_.size() == tensor_.elements);
+    return AddDense(ClippedAndDecayed{clipped, parameter_.data(), decay_}, scratch);
+  }
+  const kernels::Momentum* momentum = nullptr;
+  BeforeMomentum(gradient, scratch, nonfinite, &momentum);
+  float* const sent = config_.nesterov ? scratch.data() : nullptr;
+  if (!kernels::ActiveKernels().add_momentum(*momentum, gradient.data(), sent, gradient.size())) {
+    *nonfinite = true;
+  }
+  if (config_.nesterov) return scratch.first(gradient.size());
+  return u_;
 }
 
 template <typename Gradient>
-absl::Span<const float> Dgc::Accumulate(bool dense, Gradient g, absl::Span<float> scratch, bool* nonfinite) {
+absl::Span<const float> Dgc::AddDense(Gradient g, absl::Span<float> scratch) {
   const float m = static_cast<float>(config_.momentum);
   const size_t n = tensor_.elements;
-  const absl::Span<float> send = scratch.first(config_.nesterov ? n : 0);
   u_.resize(n);
+  next_u_.resize(n);
   sent_.clear();
-  if (dense) {
-    next_u_.resize(n);
-    pending_ = Pending::kMomentum;
-    if (config_.nesterov) {
-      NextNesterov(n, m, g, u_.data(), next_u_.data(), send.data());
-      return drain_.Add(send, v_, scratch);
-    }
-    NextPlain(n, m, g, u_.data(), next_u_.data());
-    return drain_.Add(next_u_, v_, scratch);
+  pending_ = Pending::kMomentum;
+  if (config_.nesterov) {
+    NextNesterov(n, m, g, u_.data(), next_u_.data(), scratch.data());
+    return drain_.Add(scratch.first(n), v_, scratch);
   }
-  v_.resize(n);
-  std::vector<float>().swap(next_u_);
+  NextPlain(n, m, g, u_.data(), next_u_.data());
+  return drain_.Add(next_u_, v_, scratch);
+}
+
+// v <- v + u is the codec's own compensation: it adds its residual, v, to what it sends.
+absl::Span<const float> Dgc::BeforeMomentum(absl::Span<const float> gradient, absl::Span<float> /*scratch*/,
+                                            bool* /*nonfinite*/, const kernels::Momentum** momentum) {
+  u_.resize(tensor_.elements);
+  v_.resize(tensor_.elements);
+  FloatVector().swap(next_u_);
+  sent_.clear();
   pending_ = Pending::kMask;
-  // v <- v + u is the codec's own compensation: it adds its residual, v, to what it is given.
-  const bool finite = config_.nesterov ? AccumulateNesterov(n, m, g, u_.data(), send.data())
-                                       : AccumulatePlain(n, m, g, u_.data());
-  if (!finite) *nonfinite = true;
-  if (config_.nesterov) return send;
-  return u_;
+  assert(decay_ == 0 || parameter_.size() == tensor_.elements);
+  momentum_ = {.momentum = static_cast<float>(config_.momentum),
+               .scale = ClipFactor(gradient),
+               .decay = decay_,
+               .nesterov = config_.nesterov,
+               .parameter = decay_ == 0 ? nullptr : parameter_.data(),
+               .u = u_.data()};
+  *momentum = &momentum_;
+  return gradient;
 }
 
 void Dgc::AfterEncode(absl::Span<const uint32_t> sent) {

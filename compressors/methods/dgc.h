@@ -22,6 +22,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "compressors/kernels/kernels.h"
+#include "compressors/memory/large_vector.h"
 #include "compressors/methods/method.h"
 #include "compressors/methods/residual_drain.h"
 
@@ -37,6 +39,8 @@ class Dgc final : public TensorMethod {
   void SetParameter(absl::Span<const float> parameter) override { parameter_ = parameter; }
   absl::Span<const float> Before(bool dense, absl::Span<const float> gradient, absl::Span<float> scratch,
                                  bool* nonfinite) override;
+  absl::Span<const float> BeforeMomentum(absl::Span<const float> gradient, absl::Span<float> scratch,
+                                         bool* nonfinite, const kernels::Momentum** momentum) override;
   absl::Span<float> residual() override { return absl::MakeSpan(v_); }
   void AfterEncode(absl::Span<const uint32_t> sent) override;
   bool AfterExchange(bool dense, absl::Span<float> out) override;
@@ -50,20 +54,21 @@ class Dgc final : public TensorMethod {
 
   // What clipping multiplies the gradient by; elements that are not finite count as 0.
   float ClipFactor(absl::Span<const float> gradient) const;
-  // Before, of a gradient type that clips, or clips and decays.
+  // Before of a dense exchange, of a gradient type that clips, or clips and decays.
   template <typename Gradient>
-  absl::Span<const float> Accumulate(bool dense, Gradient g, absl::Span<float> scratch, bool* nonfinite);
+  absl::Span<const float> AddDense(Gradient g, absl::Span<float> scratch);
 
   const wire::Config::Dgc config_;
   TensorFacts tensor_;
   const double most_norm_;  // of the local gradient; 0: any
   const float decay_;       // times the parameter, in the local gradient
   absl::Span<const float> parameter_;
-  std::vector<float> u_;
-  std::vector<float> v_;        // empty before the first compressed step
-  std::vector<float> next_u_;   // dense: u of the step under way; empty when compressed
+  FloatVector u_;
+  FloatVector v_;               // empty before the first compressed step
+  FloatVector next_u_;          // dense: u of the step under way; empty when compressed
   std::vector<uint32_t> sent_;  // places to mask
   ResidualDrain drain_;
+  kernels::Momentum momentum_;  // of the step under way
   Pending pending_ = Pending::kNothing;
 };
 
@@ -80,7 +85,7 @@ class DgcUpdate final : public ParameterUpdate {
 
  private:
   const wire::Config::Dgc config_;
-  std::vector<float> decay_;
+  FloatVector decay_;
 };
 
 }  // namespace terse

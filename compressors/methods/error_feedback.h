@@ -10,8 +10,7 @@
 #ifndef TERSE_COMPRESSORS_METHODS_ERROR_FEEDBACK_H_
 #define TERSE_COMPRESSORS_METHODS_ERROR_FEEDBACK_H_
 
-#include <vector>
-
+#include "compressors/memory/large_vector.h"
 #include "compressors/methods/method.h"
 #include "compressors/methods/residual_drain.h"
 
@@ -36,7 +35,7 @@ class ErrorFeedback final : public TensorMethod {
  private:
   const wire::Config::TopK config_;  // warm-up of the density, which only topk reads
   TensorFacts tensor_;
-  std::vector<float> residual_;
+  FloatVector residual_;
   ResidualDrain drain_;
 };
 

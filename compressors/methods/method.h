@@ -29,9 +29,10 @@
 #include <functional>
 #include <memory>
 #include <string_view>
-#include <vector>
 
 #include "absl/types/span.h"
+#include "compressors/kernels/kernels.h"
+#include "compressors/memory/large_vector.h"
 #include "proto/wire/config.h"
 #include "proto/wire/plan.h"
 
@@ -71,6 +72,15 @@ class TensorMethod {
   virtual absl::Span<const float> Before(bool dense, absl::Span<const float> gradient,
                                          absl::Span<float> scratch, bool* nonfinite) = 0;
 
+  // Before, for a compressed exchange by a codec that adds momentum itself (Compressor::adds_momentum). Where
+  // the method leaves that to it, *momentum is the rule, good until the codec has encoded, and the input is
+  // the gradient; else it is null.
+  virtual absl::Span<const float> BeforeMomentum(absl::Span<const float> gradient, absl::Span<float> scratch,
+                                                 bool* nonfinite, const kernels::Momentum** momentum) {
+    *momentum = nullptr;
+    return Before(/*dense=*/false, gradient, scratch, nonfinite);
+  }
+
   // What error feedback reads and replaces while encoding; empty when the method has none.
   virtual absl::Span<float> residual() = 0;
 
@@ -106,8 +116,7 @@ class TensorMethod {
   // between Resolve and Before. It has an element for each of the tensor's, or is empty: not there now. The
   // visitor may replace it by either, so that a fresh method can be filled from what another saved. Roles say
   // what becomes of a vector when the number of ranks changes.
-  using Visitor =
-      std::function<void(std::string_view name, wire::MemoryRole role, std::vector<float>* values)>;
+  using Visitor = std::function<void(std::string_view name, wire::MemoryRole role, FloatVector* values)>;
   virtual void VisitState(const Visitor& visit) = 0;
 
   // The same for counters and flags, which are equal on all ranks: with the vectors they are all there is to

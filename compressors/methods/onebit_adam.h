@@ -24,8 +24,8 @@
 #define TERSE_COMPRESSORS_METHODS_ONEBIT_ADAM_H_
 
 #include <cstdint>
-#include <vector>
 
+#include "compressors/memory/large_vector.h"
 #include "compressors/methods/method.h"
 #include "compressors/methods/residual_drain.h"
 
@@ -72,10 +72,10 @@ class OneBitAdam final : public TensorMethod {
 
   const wire::Config::Adam config_;
   TensorFacts tensor_;
-  std::vector<float> m_;
-  std::vector<float> v_;             // as frozen; the floor is applied where v is used
-  std::vector<float> worker_error_;  // empty before the first compressed step
-  std::vector<float> arrived_;       // gbar (v still moves) or the next m, until the step is resolved
+  FloatVector m_;
+  FloatVector v_;             // as frozen; the floor is applied where v is used
+  FloatVector worker_error_;  // empty before the first compressed step
+  FloatVector arrived_;       // gbar (v still moves) or the next m, until the step is resolved
   Stage stage_ = Stage::kIdle;
   ResidualDrain drain_;
   bool usable_ = false;      // arrived_ holds a finite result

@@ -34,10 +34,10 @@ absl::Span<const float> ResidualDrain::Add(absl::Span<const float> vector, absl:
   return scratch.first(vector.size());
 }
 
-void ResidualDrain::Resolve(double applied, std::vector<float>* residual) {
+void ResidualDrain::Resolve(double applied, FloatVector* residual) {
   const double gone = std::exchange(share_, 0.0) * applied;
   if (gone >= 1.0) {
-    std::vector<float>().swap(*residual);
+    FloatVector().swap(*residual);
   } else if (gone > 0.0) {
     const auto kept = static_cast<float>(1.0 - gone);
     for (float& r : *residual) r *= kept;

@@ -10,9 +10,8 @@
 #ifndef TERSE_COMPRESSORS_METHODS_RESIDUAL_DRAIN_H_
 #define TERSE_COMPRESSORS_METHODS_RESIDUAL_DRAIN_H_
 
-#include <vector>
-
 #include "absl/types/span.h"
+#include "compressors/memory/large_vector.h"
 
 namespace terse {
 
@@ -27,7 +26,7 @@ class ResidualDrain {
                               absl::Span<float> scratch);
 
   // The dense step has ended: takes out of `residual` what was applied, and frees it once it is empty.
-  void Resolve(double applied, std::vector<float>* residual);
+  void Resolve(double applied, FloatVector* residual);
 
  private:
   double share_ = 0.0;  // of the residual that the step under way sent

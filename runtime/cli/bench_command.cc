@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "runtime/cli/bench_kernels_command.h"
 #include "runtime/cli/bench_measure.h"
 #include "runtime/cli/bench_report.h"
 #include "runtime/cli/exit_code.h"
@@ -155,7 +156,10 @@ void AddBenchCommand(CLI::App& app, std::function<void()>* run) {
                    "and size")
       ->type_name("FOLDER");
   bench->add_flag("--json", line->json, "Print JSON (docs/cli.md) instead of a table");
-  bench->callback([run, line] { *run = [line] { Run(*line); }; });
+  AddBenchKernelsCommand(bench, run);
+  bench->callback([run, line, bench] {
+    if (bench->get_subcommands().empty()) *run = [line] { Run(*line); };
+  });
 }
 
 }  // namespace terse::cli

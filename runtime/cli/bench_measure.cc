@@ -136,7 +136,7 @@ class RankBench {
   nlohmann::json Report() const { return nlohmann::json::parse(compressed_->Report()); }
 
   void Repeat(int i, bool counts) {
-    gradients_.Fill(static_cast<uint64_t>(i), &gradient_);
+    gradients_.Fill(static_cast<uint64_t>(i), gradient_.data(), gradient_.size());
     double dense_ms = 0;
     double compressed_ms = 0;
     const auto dense = [&] {

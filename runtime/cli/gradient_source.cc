@@ -36,15 +36,15 @@ float LayerScale(uint64_t seed, size_t layer) {
 
 }  // namespace
 
-void GradientSource::Fill(uint64_t repetition, std::vector<float>* gradient) const {
+void GradientSource::Fill(uint64_t repetition, float* gradient, size_t n) const {
   SplitMix64 random(Mix(Mix(seed_, rank_), ~repetition));
-  for (size_t begin = 0; begin < gradient->size(); begin += kLayerElements) {
-    const size_t end = std::min(begin + kLayerElements, gradient->size());
+  for (size_t begin = 0; begin < n; begin += kLayerElements) {
+    const size_t end = std::min(begin + kLayerElements, n);
     const float scale = LayerScale(seed_, begin / kLayerElements);
     for (size_t i = begin; i < end; ++i) {
       const uint64_t bits = random.Next();
       const float magnitude = -scale * std::log(SplitMix64::Unit(bits));
-      (*gradient)[i] = (bits & 1) != 0 ? -magnitude : magnitude;
+      gradient[i] = (bits & 1) != 0 ? -magnitude : magnitude;
     }
   }
 }

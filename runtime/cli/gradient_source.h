@@ -7,7 +7,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <vector>
 
 namespace terse::cli {
 
@@ -16,7 +15,7 @@ class GradientSource {
   GradientSource(uint64_t seed, int32_t rank) : seed_(seed), rank_(static_cast<uint64_t>(rank)) {}
 
   // Equal seed, rank and repetition give equal gradients; the layers' scales depend on the seed alone.
-  void Fill(uint64_t repetition, std::vector<float>* gradient) const;
+  void Fill(uint64_t repetition, float* gradient, size_t n) const;
 
  private:
   uint64_t seed_;

@@ -100,8 +100,10 @@ class BatchRunner {
 
   // exchange/common.cc
   absl::Span<const float> StageIn(const BatchContext& context, const Item& item, Buffer<float>* staging);
-  // What the method makes of the job's gradient: the vector to send.
-  absl::Span<const float> Before(const BatchContext& context, Item* item, bool dense);
+  // What the method makes of the job's gradient: the vector to send. With `momentum`, *momentum is not
+  // null where the codec is to add it (TensorMethod::BeforeMomentum).
+  absl::Span<const float> Before(const BatchContext& context, Item* item, bool dense,
+                                 const kernels::Momentum** momentum = nullptr);
   // Where the item's fp32 result is put together: recv itself where it can be, else `staging`.
   absl::Span<float> ResultSpan(const Item& item, Buffer<float>* staging);
   // Method and codec: what the codec is to encode. What it makes of it is kept for ResolvePending, payload by

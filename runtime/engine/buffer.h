@@ -3,17 +3,17 @@
 #define TERSE_RUNTIME_ENGINE_BUFFER_H_
 
 #include <cstddef>
-#include <cstdlib>
 #include <memory>
 #include <new>
 #include <type_traits>
 
 #include "absl/types/span.h"
+#include "compressors/memory/large_vector.h"
 
 namespace terse::engine {
 
-// Grow-only memory for one purpose, used again from step to step, aligned to 64 bytes. Its content does
-// not survive growth. Plain data only.
+// Grow-only memory for one purpose, used again from step to step, aligned to 64 bytes and where it is large
+// on huge pages. Its content does not survive growth. Plain data only.
 template <typename T>
 class Buffer {
   static_assert(std::is_trivially_copyable_v<T>);
@@ -24,8 +24,7 @@ class Buffer {
     if (n > capacity_) {
       memory_.reset();
       capacity_ = 0;
-      const size_t bytes = (n * sizeof(T) + kAlignment - 1) / kAlignment * kAlignment;
-      memory_.reset(static_cast<T*>(std::aligned_alloc(kAlignment, bytes)));
+      memory_.reset(static_cast<T*>(AllocateLarge(n * sizeof(T))));
       if (memory_ == nullptr) throw std::bad_alloc();
       capacity_ = n;
     }
@@ -33,9 +32,8 @@ class Buffer {
   }
 
  private:
-  static constexpr size_t kAlignment = 64;
   struct Free {
-    void operator()(T* p) const { std::free(p); }
+    void operator()(T* p) const { FreeLarge(p); }
   };
   std::unique_ptr<T, Free> memory_;
   size_t capacity_ = 0;

@@ -88,10 +88,10 @@ void Engine::Unfreeze() {
 // A new method of the new size takes over what the old one kept of the elements in both.
 void Engine::ApplyMask(Tensor* tensor) {
   FoldServerError(tensor);
-  std::map<std::string, std::vector<float>, std::less<>> kept;
-  tensor->method->VisitState([&](std::string_view name, wire::MemoryRole, std::vector<float>* values) {
+  std::map<std::string, FloatVector, std::less<>> kept;
+  tensor->method->VisitState([&](std::string_view name, wire::MemoryRole, FloatVector* values) {
     if (values->empty()) return;
-    std::vector<float>& full = kept[std::string(name)];
+    FloatVector& full = kept[std::string(name)];
     full = *values;
     if (tensor->mask.all()) return;
     full.resize(tensor->job_elements);
@@ -106,10 +106,10 @@ void Engine::ApplyMask(Tensor* tensor) {
   tensor->mask = tensor->next_mask;
   tensor->elements = tensor->mask.all() ? tensor->job_elements : tensor->mask.kept();
   tensor->method = MakeMethod(*tensor);
-  tensor->method->VisitState([&](std::string_view name, wire::MemoryRole, std::vector<float>* values) {
+  tensor->method->VisitState([&](std::string_view name, wire::MemoryRole, FloatVector* values) {
     const auto found = kept.find(name);
     if (found == kept.end()) return;
-    std::vector<float>& full = found->second;
+    FloatVector& full = found->second;
     if (!tensor->mask.all()) tensor->mask.Pack(sizeof(float), full.data(), full.data());
     values->assign(full.begin(), full.begin() + static_cast<ptrdiff_t>(tensor->elements));
   });

@@ -18,7 +18,7 @@ namespace {
 // The one vector that no method keeps: the error of the second compression.
 constexpr std::string_view kServerError = "server_error";
 
-wire::Bytes BytesOf(const std::vector<float>& values) {
+wire::Bytes BytesOf(const FloatVector& values) {
   return {reinterpret_cast<const std::byte*>(values.data()), values.size() * sizeof(float)};
 }
 
@@ -59,7 +59,7 @@ std::vector<std::byte> SaveTensor(const wire::PlanRow& configured, int rank, int
   tensor->method->VisitCounters([&](std::string_view name, const uint64_t* value) {
     saved.counters.push_back({.name = std::string(name), .value = *value});
   });
-  const auto add = [&](std::string_view name, wire::MemoryRole role, std::vector<float>* values) {
+  const auto add = [&](std::string_view name, wire::MemoryRole role, FloatVector* values) {
     if (values->empty()) return;
     saved.vectors.push_back(
         {.name = std::string(name), .role = role, .begin = 0, .values = BytesOf(*values), .crc = 0});
@@ -239,7 +239,7 @@ absl::Status TensorInheritance::AddCodecState(const wire::StateTensor& saved) {
 }
 
 absl::Status TensorInheritance::Place(std::string_view name, wire::MemoryRole role, size_t elements,
-                                      std::vector<float>* to) {
+                                      FloatVector* to) {
   const auto found = std::find_if(vectors_.begin(), vectors_.end(),
                                   [&](const Vector& vector) { return vector.name == name; });
   if (found == vectors_.end()) return absl::OkStatus();
@@ -261,10 +261,9 @@ absl::StatusOr<std::unique_ptr<Tensor>> TensorInheritance::Finish() {
   tensor.method = MakeTensorMethod(config_, tensor.Facts());
   absl::Status status;
   const auto place = [&](size_t elements) {
-    return
-        [this, elements, &status](std::string_view name, wire::MemoryRole role, std::vector<float>* values) {
-          if (status.ok()) status = Place(name, role, elements, values);
-        };
+    return [this, elements, &status](std::string_view name, wire::MemoryRole role, FloatVector* values) {
+      if (status.ok()) status = Place(name, role, elements, values);
+    };
   };
   tensor.method->VisitState(place(tensor.elements));
   const Shard own = tensor.ShardOf(tensor.row.params, from_.rank(), from_.size());

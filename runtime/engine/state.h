@@ -82,7 +82,7 @@ class TensorInheritance {
     uint32_t crc = 0;
     uint32_t files = 0;  // that have it
     bool taken = false;  // from one of them at least
-    std::vector<float> values;
+    FloatVector values;
   };
 
   absl::Status AddVector(uint32_t old_rank, const wire::StateTensor::Vector& saved);
@@ -90,7 +90,7 @@ class TensorInheritance {
   absl::Status AddCodecState(const wire::StateTensor& saved);
   absl::Status Bad(std::string_view what) const;
   // Moves the vector of that name to where it belongs; nothing when there is none.
-  absl::Status Place(std::string_view name, wire::MemoryRole role, size_t elements, std::vector<float>* to);
+  absl::Status Place(std::string_view name, wire::MemoryRole role, size_t elements, FloatVector* to);
 
   const wire::Config& config_;
   const Inheritance& from_;

@@ -67,7 +67,7 @@ struct Tensor {
 
   std::vector<std::byte> worker_state;  // the codec's, for this rank's gradient
   std::vector<std::byte> server_state;  // the codec's, for the second compression of each piece of the shard
-  std::vector<float> server_residual;   // error of the second compression, own shard
+  FloatVector server_residual;          // error of the second compression, own shard
 
   // What the running step's exchange sent, until terse_step says whether it was applied.
   struct Pending {
@@ -79,7 +79,7 @@ struct Tensor {
     std::vector<std::byte> payloads;  // own, first compression, without headers
     std::vector<Excess> excess;       // of the result, beyond the caller's type; stays if applied
     // server_residual and server_state as they were before the exchange, of the pieces that it has summed.
-    std::vector<float> server_before;
+    FloatVector server_before;
     std::vector<std::byte> server_state_before;
   } pending;
 

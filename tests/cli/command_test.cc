@@ -13,6 +13,7 @@
 #include <iterator>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <vector>
 
 namespace terse::testing {
 namespace {
@@ -49,8 +50,9 @@ Result Shell(const std::string& command) {
 Result Terse(const std::string& arguments) { return Shell(std::string(TERSE_COMMAND) + " " + arguments); }
 
 TEST(Command, HelpsOnEveryLevel) {
-  for (const char* arguments : {"--help", "config --help", "config show --help", "config help --help",
-                                "bench --help", "state --help", "state show --help"}) {
+  for (const char* arguments :
+       {"--help", "config --help", "config show --help", "config help --help", "bench --help",
+        "bench kernels --help", "state --help", "state show --help"}) {
     const Result result = Terse(arguments);
     EXPECT_EQ(result.code, 0) << arguments;
     EXPECT_THAT(result.out, HasSubstr("Usage: terse")) << arguments;
@@ -68,7 +70,8 @@ TEST(Command, WrongUsageIsTwo) {
   for (const char* arguments :
        {"", "frobnicate", "--frobnicate", "config", "config show --nothing", "config show --set novalue",
         "bench --elements zero", "bench --elements 0", "bench --repeat 0", "bench --repeat many",
-        "bench --case nothing", "bench --ranks 2 --set transport.name=mpi", "state", "state show"}) {
+        "bench --case nothing", "bench kernels --kernels dgc_selekt", "bench kernels --elements 0",
+        "bench --ranks 2 --set transport.name=mpi", "state", "state show"}) {
     const Result result = Terse(arguments);
     EXPECT_EQ(result.code, 2) << arguments;
     EXPECT_THAT(result.out, IsEmpty()) << arguments;
@@ -215,6 +218,41 @@ TEST(Bench, SaysWhatWentDense) {
   EXPECT_EQ(result.code, 0) << result.err;
   EXPECT_THAT(result.out, HasSubstr("note: configured, 100 elements, went dense: "));
   EXPECT_THAT(result.out, HasSubstr("min_elements"));
+}
+
+// The ids are part of the interface (docs/cli.md).
+TEST(BenchKernels, MeasuresEveryKernelAtEverySize) {
+  const std::vector<std::string> ids = {
+      "onebit_encode", "onebit_decode4", "quantize4_encode", "quantize8_encode", "quantize4_decode4",
+      "dgc_select",    "topk_encode",    "sparse_decode4",   "half_convert",     "powersgd4"};
+  const Result result = Terse("bench kernels --elements 100,70K --repeat 3 --json");
+  ASSERT_EQ(result.code, 0) << result.err;
+  EXPECT_THAT(result.err, IsEmpty());
+  const nlohmann::json rows = nlohmann::json::parse(result.out);
+  ASSERT_EQ(rows.size(), 2 * ids.size());
+  for (size_t i = 0; i < rows.size(); ++i) {
+    SCOPED_TRACE(rows[i].dump());
+    EXPECT_EQ(rows[i].size(), 7u);
+    EXPECT_EQ(rows[i].at("kernel"), ids[i % ids.size()]);
+    EXPECT_EQ(rows[i].at("elements"), i < ids.size() ? 100 : 70'000);
+    EXPECT_EQ(rows[i].at("threads"), 1);
+    EXPECT_THAT(rows[i].at("target").get<std::string>(), Not(IsEmpty()));
+    EXPECT_GT(rows[i].at("ms"), 0);
+    EXPECT_GT(rows[i].at("memcpy_ms"), 0);
+    EXPECT_DOUBLE_EQ(rows[i].at("ratio"),
+                     rows[i].at("ms").get<double>() / rows[i].at("memcpy_ms").get<double>());
+  }
+}
+
+TEST(BenchKernels, TakesTheKernelsAndTheInstructionSetAskedFor) {
+  const Result result = Shell("TERSE_SIMD=scalar " TERSE_COMMAND
+                              " bench kernels --elements 5K --repeat 1 --kernels powersgd4,half_convert");
+  ASSERT_EQ(result.code, 0) << result.err;
+  EXPECT_THAT(result.out, HasSubstr("powersgd4"));
+  EXPECT_THAT(result.out, HasSubstr("half_convert"));
+  EXPECT_THAT(result.out, HasSubstr("SCALAR"));
+  EXPECT_THAT(result.out, Not(HasSubstr("dgc_select")));
+  EXPECT_EQ(Shell("TERSE_SIMD=mmx " TERSE_COMMAND " bench kernels --elements 5K").code, 4);
 }
 
 TEST(Bench, OutputThatCannotBeWrittenIsAFailure) {

@@ -11,7 +11,7 @@ namespace {
 
 std::vector<float> Make(uint64_t seed, int rank, uint64_t repetition, size_t n = 200000) {
   std::vector<float> out(n);
-  GradientSource(seed, rank).Fill(repetition, &out);
+  GradientSource(seed, rank).Fill(repetition, out.data(), out.size());
   return out;
 }
 

@@ -288,6 +288,7 @@ TEST_P(Conformance, NeedsNoAlignment) {
   EncodeArgs args;
   args.input = absl::MakeConstSpan(input).subspan(1);
   args.residual = memory.subspan(1, n);
+  args.state = absl::MakeSpan(state);
   args.scratch = scratch.bytes();
   args.state = absl::MakeSpan(state);
   ASSERT_TRUE(codec().Encode(params(), args, {&shard, 1}).ok());
@@ -335,6 +336,7 @@ TEST_P(Conformance, RefusesArgumentsThatDoNotFit) {
   shard.out = out.bytes();
   EncodeArgs args;
   args.input = input;
+  args.state = absl::MakeSpan(state);
   args.scratch = scratch.bytes();
   args.state = absl::MakeSpan(state);
 

@@ -133,8 +133,8 @@ TEST(Kernels, CollectCountsBeyondItsCapacity) {
   for (const Kernels* target : AvailableKernels()) {
     std::vector<uint32_t> indices(11, 77);
     std::vector<float> found(11, 77.0f);
-    const Kernels::Collected collected = target->collect(false, values.data(), nullptr, values.size(), 500,
-                                                         1.0f, indices.data(), found.data(), 10);
+    const Kernels::Collected collected =
+        target->collect({.input = values.data()}, values.size(), 500, 1.0f, indices.data(), found.data(), 10);
     EXPECT_EQ(collected.count, static_cast<size_t>(std::count_if(values.begin(), values.end(), [](float x) {
                 return std::fabs(x) >= 1.0f;
               })));
@@ -142,6 +142,66 @@ TEST(Kernels, CollectCountsBeyondItsCapacity) {
     EXPECT_EQ(found[10], 77.0f);
     for (size_t i = 0; i < 10; ++i) EXPECT_EQ(found[i], values[indices[i] - 500]);
     EXPECT_TRUE(std::is_sorted(indices.begin(), indices.begin() + 10));
+  }
+}
+
+// Momentum by itself and within collect: of every rule, on every target, also where the gradient is not
+// finite.
+TEST(Kernels, MomentumIsThatOfTheReference) {
+  struct Outcome {
+    std::vector<uint32_t> u, sent, residual, indices, values;
+    size_t count = 0;
+    bool finite = false;
+    bool collect_nonfinite = false;
+    bool operator==(const Outcome&) const = default;
+  };
+  for (const NamedVector& vector : AllVectors()) {
+    const size_t n = vector.values.size();
+    const std::vector<float> parameter = Normal(n, 7);
+    const auto run = [&](const Kernels& target, bool nesterov, bool decays) {
+      Outcome outcome;
+      Momentum rule{.momentum = 0.9f, .scale = 0.7f, .decay = 0.01f, .nesterov = nesterov};
+      if (decays) rule.parameter = parameter.data();
+      std::vector<float> u = Normal(n, 8);
+      std::vector<float> sent(n);
+      rule.u = u.data();
+      outcome.finite = target.add_momentum(rule, vector.values.data(), sent.data(), n);
+      outcome.u = Bits(u);
+      outcome.sent = Bits(sent);
+
+      std::vector<float> fused = Normal(n, 8);
+      std::vector<float> residual = Normal(n, 9);
+      std::vector<uint32_t> indices(n);
+      std::vector<float> values(n);
+      rule.u = fused.data();
+      const Kernels::Collected found =
+          target.collect({.input = vector.values.data(), .residual = residual.data(), .momentum = &rule}, n,
+                         3, 1.5f, indices.data(), values.data(), n);
+      EXPECT_EQ(Bits(fused), outcome.u) << "fused or not, u moves alike";
+      EXPECT_TRUE(std::all_of(fused.begin(), fused.end(), [](float x) { return std::isfinite(x); }));
+      outcome.count = found.count;
+      outcome.collect_nonfinite = found.nonfinite;
+      outcome.residual = Bits(residual);
+      outcome.indices = indices;
+      outcome.values = Bits(values);
+
+      // What is sent, collected as any other input.
+      std::vector<float> plain = Normal(n, 9);
+      target.collect({.input = sent.data(), .residual = plain.data()}, n, 3, 1.5f, indices.data(),
+                     values.data(), n);
+      EXPECT_EQ(Bits(plain), outcome.residual);
+      return outcome;
+    };
+    for (const bool nesterov : {false, true}) {
+      for (const bool decays : {false, true}) {
+        const Outcome expected = run(ScalarKernels(), nesterov, decays);
+        EXPECT_EQ(expected.finite, !expected.collect_nonfinite);
+        for (const Kernels* target : AvailableKernels()) {
+          EXPECT_TRUE(run(*target, nesterov, decays) == expected)
+              << target->name << " " << vector.name << " " << nesterov << decays;
+        }
+      }
+    }
   }
 }
 

@@ -3,10 +3,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 #include <random>
 
 #include "absl/strings/str_cat.h"
+#include "compressors/kernels/dispatch.h"
 #include "compressors/rice.h"
 #include "compressors/select.h"
 #include "gmock/gmock.h"
@@ -18,7 +20,9 @@ namespace terse {
 namespace {
 
 using ::terse::testing::AllVectors;
+using ::terse::testing::Bits;
 using ::terse::testing::CodecCase;
+using ::terse::testing::GuardedBytes;
 using ::terse::testing::HalfPrecision;
 using ::terse::testing::NamedVector;
 using ::terse::testing::Normal;
@@ -123,6 +127,92 @@ TEST(TopK, ReproducesTheErrorNorms) {
     double squares = 0;
     for (const float value : left) squares += double{value} * value;
     EXPECT_NEAR(std::sqrt(squares), expected[k], 2e-6) << "k = " << k;
+  }
+}
+
+// One Encode with all of its memory, at a size at which the sample is used.
+struct Encoding {
+  explicit Encoding(const wire::CodecParams& with, size_t n)
+      : params(with),
+        residual(Normal(n, 77)),
+        state(codec.StateBytes(with, n)),
+        scratch(codec.ScratchBytes(with, n)),
+        payload(codec.MaxPayloadBytes(with, n)) {}
+
+  EncodeResult Run(absl::Span<const float> input, const kernels::Momentum* momentum = nullptr) {
+    EncodeArgs args;
+    args.input = input;
+    args.momentum = momentum;
+    args.residual = absl::MakeSpan(residual);
+    args.state = absl::MakeSpan(state);
+    args.scratch = scratch.bytes();
+    Shard shard{.begin = 0, .end = input.size(), .out = absl::MakeSpan(payload), .size = 0};
+    const absl::StatusOr<EncodeResult> result = codec.Encode(params, args, {&shard, 1});
+    EXPECT_TRUE(result.ok()) << result.status();
+    sent.assign(payload.begin(), payload.begin() + static_cast<ptrdiff_t>(shard.size));
+    return *result;
+  }
+
+  const Compressor& codec = TopKCompressor();
+  wire::CodecParams params;
+  std::vector<float> residual;
+  std::vector<std::byte> state;
+  GuardedBytes scratch;
+  std::vector<std::byte> payload;
+  std::vector<std::byte> sent;
+};
+
+// What is kept from the last step chooses where the search begins, never what it finds.
+TEST(TopK, NoStateChangesAnExactSelection) {
+  constexpr size_t kElements = 100'000;
+  wire::CodecParams params;
+  params.density = 0.002;
+  const std::vector<float> input = Normal(kElements, 5);
+  Encoding fresh(params, kElements);
+  const std::vector<float> before = fresh.residual;
+  fresh.Run(input);
+  const float kth = wire::Load<float>(fresh.state.data() + 4);
+  constexpr float kInf = std::numeric_limits<float>::infinity();
+  for (const float threshold : {kth, 0.9f * kth, 0.5f * kth, 1e-30f, 2.0f * kth, kInf, -kth, std::nanf("")}) {
+    for (const float growth : {1.0f, 0.0f, -1.0f, 1.1f, kInf, std::nanf("")}) {
+      Encoding other(params, kElements);
+      wire::Store(other.state.data(), uint32_t{200});
+      wire::Store(other.state.data() + 4, threshold);
+      wire::Store(other.state.data() + 8, growth);
+      other.Run(input);
+      EXPECT_EQ(other.sent, fresh.sent) << threshold << " " << growth;
+      EXPECT_EQ(Bits(other.residual), Bits(fresh.residual)) << threshold << " " << growth;
+    }
+  }
+}
+
+// Within the codec's pass or before it, DGC's momentum gives the same bits; also when the vector is too small
+// for a sample, and from step to step.
+TEST(TopK, AddsMomentumAsIfItHadBeenAddedBefore) {
+  for (const size_t n : {40, 3'000, 100'000}) {
+    for (const auto selection : {wire::SelectionRule::kExact, wire::SelectionRule::kSampled}) {
+      SCOPED_TRACE(n);
+      wire::CodecParams params;
+      params.density = 0.002;
+      params.selection = selection;
+      Encoding fused(params, n);
+      Encoding plain(params, n);
+      std::vector<float> u[2] = {Normal(n, 1), Normal(n, 1)};
+      for (uint32_t step = 0; step < 5; ++step) {
+        std::vector<float> gradient = Normal(n, 10 + step);
+        if (step == 3) gradient[n / 2] = std::numeric_limits<float>::quiet_NaN();
+        kernels::Momentum rule{.momentum = 0.9f, .nesterov = true, .u = u[0].data()};
+        const EncodeResult result = fused.Run(gradient, &rule);
+        EXPECT_EQ(result.nonfinite, step == 3);
+        rule.u = u[1].data();
+        std::vector<float> sent(n);
+        kernels::ActiveKernels().add_momentum(rule, gradient.data(), sent.data(), n);
+        plain.Run(sent);
+        ASSERT_EQ(fused.sent, plain.sent);
+        ASSERT_EQ(Bits(fused.residual), Bits(plain.residual));
+        ASSERT_EQ(Bits(u[0]), Bits(u[1]));
+      }
+    }
   }
 }
 

@@ -106,8 +106,8 @@ class Rank {
   // Empty when there is none.
   Vector Memory(std::string_view name) {
     Vector found;
-    tensor_.method->VisitState([&](std::string_view visited, wire::MemoryRole, Vector* values) {
-      if (visited == name) found = *values;
+    tensor_.method->VisitState([&](std::string_view visited, wire::MemoryRole, FloatVector* values) {
+      if (visited == name) found.assign(values->begin(), values->end());
     });
     return found;
   }
@@ -141,7 +141,7 @@ void FailAndCheck(const Case& test, const wire::Config& config, uint64_t at, Cut
   Tensor& tensor = rank->tensor();
   tensor.Materialize();
   const Vector residual = rank->Residual();
-  const Vector server = tensor.server_residual;
+  const FloatVector server = tensor.server_residual;
   const std::vector<std::byte> state = tensor.worker_state;
   const Vector u = rank->Memory("u");
   const Vector m = rank->Memory("m");

@@ -175,7 +175,7 @@ wire::StateTensor OfRank(wire::StateTensor saved, uint32_t rank, uint32_t size, 
 
 // The memory that the engine goes on with.
 void RequireFits(int rank, int size, engine::Tensor* tensor) {
-  tensor->method->VisitState([&](std::string_view, wire::MemoryRole, std::vector<float>* values) {
+  tensor->method->VisitState([&](std::string_view, wire::MemoryRole, FloatVector* values) {
     Require(values->empty() || values->size() == tensor->elements, "a memory has the tensor's elements");
   });
   const Shard own = tensor->ShardOf(tensor->row.params, rank, size);

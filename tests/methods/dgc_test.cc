@@ -479,8 +479,9 @@ TEST(Dgc, Oracle12StateIsComplete) {
     RandomGradients random(2, kElements, 41);
     for (uint64_t step = 0; step < 20; ++step) exchange(first, step, random.Next());
     for (const size_t rank : {0, 1}) {
-      second.method(rank).VisitState([&](std::string_view name, wire::MemoryRole, Vector* values) {
-        *values = first.State(rank, name);
+      second.method(rank).VisitState([&](std::string_view name, wire::MemoryRole, FloatVector* values) {
+        const Vector state = first.State(rank, name);
+        values->assign(state.begin(), state.end());
       });
     }
     EXPECT_THAT(second.StateNames(0), ElementsAre("u", "v"));

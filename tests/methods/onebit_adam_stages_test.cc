@@ -89,7 +89,7 @@ TEST(OneBitAdamStages, ATensorUnusedBetweenUnfreezeAndFreezeKeepsItsErrors) {
   Vector out = {1, 1};
   method->AfterExchange(false, absl::MakeSpan(out));
   method->Resolve(1);
-  method->VisitState([](std::string_view name, wire::MemoryRole, Vector* values) {
+  method->VisitState([](std::string_view name, wire::MemoryRole, FloatVector* values) {
     if (name == "variance") (*values)[0] = 1;
   });
   method->Unfreeze();

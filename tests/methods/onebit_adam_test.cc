@@ -428,7 +428,7 @@ TEST(OneBitAdam, ResultsThatAreNotFiniteDoNotBecomeTheMomentum) {
   EXPECT_FALSE(method->AfterExchange(false, absl::MakeSpan(out)));
   EXPECT_THAT(out, Each(::testing::IsNan()));
   method->Skip();
-  method->VisitState([](std::string_view, wire::MemoryRole, Vector* values) {
+  method->VisitState([](std::string_view, wire::MemoryRole, FloatVector* values) {
     for (const float value : *values) EXPECT_TRUE(std::isfinite(value));
   });
 }

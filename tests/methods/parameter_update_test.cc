@@ -26,7 +26,7 @@ wire::Config Config(wire::Method method, double weight_decay = 0, bool nesterov 
 
 std::vector<std::string> StateNames(ParameterUpdate& update) {
   std::vector<std::string> names;
-  update.VisitState([&](std::string_view name, wire::MemoryRole role, std::vector<float>*) {
+  update.VisitState([&](std::string_view name, wire::MemoryRole role, FloatVector*) {
     EXPECT_EQ(role, wire::MemoryRole::kReplicated);
     names.emplace_back(name);
   });
@@ -63,9 +63,8 @@ TEST(ParameterUpdate, DgcKeepsWeightDecayInABufferOfItsOwn) {
       expected_w -= 0.1 * ((nesterov ? 0.5 * expected_w + 0.9 * expected_b : expected_b) + 3);
       EXPECT_NEAR(w[0], expected_w, 1e-6);
     }
-    update->VisitState([&](std::string_view, wire::MemoryRole, std::vector<float>* b) {
-      EXPECT_NEAR((*b)[0], expected_b, 1e-6);
-    });
+    update->VisitState(
+        [&](std::string_view, wire::MemoryRole, FloatVector* b) { EXPECT_NEAR((*b)[0], expected_b, 1e-6); });
   }
 }
 

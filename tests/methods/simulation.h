@@ -84,14 +84,16 @@ class SimulatedRanks {
   // The state called `name` of one rank, zeros while it is not there; empty when the method has none.
   Vector State(size_t rank, std::string_view name) {
     Vector found;
-    methods_[rank]->VisitState([&](std::string_view visited, wire::MemoryRole, Vector* values) {
-      if (visited == name) found = values->empty() ? Vector(elements_) : *values;
+    methods_[rank]->VisitState([&](std::string_view visited, wire::MemoryRole, FloatVector* values) {
+      if (visited != name) return;
+      found.assign(values->begin(), values->end());
+      found.resize(elements_);
     });
     return found;
   }
   std::vector<std::string> StateNames(size_t rank) {
     std::vector<std::string> names;
-    methods_[rank]->VisitState([&](std::string_view name, wire::MemoryRole, Vector* values) {
+    methods_[rank]->VisitState([&](std::string_view name, wire::MemoryRole, FloatVector* values) {
       if (!values->empty()) names.emplace_back(name);
     });
     return names;
@@ -112,14 +114,14 @@ class SimulatedRanks {
   // Everything that a saved job would hold, between Step and Exchange.
   void CopyStateFrom(SimulatedRanks& from) {
     for (size_t rank = 0; rank < methods_.size(); ++rank) {
-      std::map<std::string, Vector, std::less<>> vectors;
+      std::map<std::string, FloatVector, std::less<>> vectors;
       std::map<std::string, uint64_t, std::less<>> counters;
-      from.method(rank).VisitState([&](std::string_view name, wire::MemoryRole, Vector* values) {
+      from.method(rank).VisitState([&](std::string_view name, wire::MemoryRole, FloatVector* values) {
         vectors[std::string(name)] = *values;
       });
       from.method(rank).VisitCounters(
           [&](std::string_view name, uint64_t* value) { counters[std::string(name)] = *value; });
-      methods_[rank]->VisitState([&](std::string_view name, wire::MemoryRole, Vector* values) {
+      methods_[rank]->VisitState([&](std::string_view name, wire::MemoryRole, FloatVector* values) {
         *values = vectors.find(name)->second;
       });
       methods_[rank]->VisitCounters(

@@ -36,13 +36,18 @@ absl::Span<const float> BatchRunner::StageIn(const BatchContext& context, const 
   return staged.first(tensor.elements);
 }
 
-absl::Span<const float> BatchRunner::Before(const BatchContext& context, Item* item, bool dense) {
+absl::Span<const float> BatchRunner::Before(const BatchContext& context, Item* item, bool dense,
+                                            const kernels::Momentum** momentum) {
   Tensor& tensor = *item->tensor;
   if (tensor.method->needs_parameter()) {
     tensor.method->SetParameter({item->call->parameter, tensor.elements});
   }
-  return tensor.method->Before(dense, StageIn(context, *item, &gradient_), input_.Get(tensor.elements),
-                               &item->nonfinite);
+  const absl::Span<const float> gradient = StageIn(context, *item, &gradient_);
+  const absl::Span<float> scratch = input_.Get(tensor.elements);
+  if (momentum != nullptr && tensor.codec->adds_momentum()) {
+    return tensor.method->BeforeMomentum(gradient, scratch, &item->nonfinite, momentum);
+  }
+  return tensor.method->Before(dense, gradient, scratch, &item->nonfinite);
 }
 
 absl::Span<float> BatchRunner::ResultSpan(const Item& item, Buffer<float>* staging) {
@@ -56,7 +61,7 @@ absl::Span<float> BatchRunner::ResultSpan(const Item& item, Buffer<float>* stagi
 EncodeArgs BatchRunner::BeginEncode(const BatchContext& context, Item* item) {
   Tensor& tensor = *item->tensor;
   EncodeArgs args;
-  args.input = Before(context, item, /*dense=*/false);
+  args.input = Before(context, item, /*dense=*/false, &args.momentum);
   tensor.worker_state.resize(tensor.codec->StateBytes(item->params, tensor.elements));
   args.residual = tensor.method->residual();
   args.state = absl::MakeSpan(tensor.worker_state);
