@@ -45,12 +45,12 @@ TEST(SparseChoice, SmallWorldsGoByAllGatherAndLargeOnesBySparseReduce) {
 
 TEST(SparseChoice, TheNetworkHasASay) {
   wire::Config config = TopK(0.01);
-  EXPECT_EQ(RowOf(config, 24).exchange, Exchange::kSparseReduce) << RowOf(config, 24).reason;
+  EXPECT_EQ(RowOf(config, 48).exchange, Exchange::kSparseReduce) << RowOf(config, 48).reason;
   config.network.gbit = 100;  // what is left are kernels, which both have
-  EXPECT_EQ(RowOf(config, 24).exchange, Exchange::kAllGather) << RowOf(config, 24).reason;
+  EXPECT_EQ(RowOf(config, 48).exchange, Exchange::kAllGather) << RowOf(config, 48).reason;
   config.network.gbit = 0.1;
   config.network.latency_us = 1e6;
-  EXPECT_EQ(RowOf(config, 24).exchange, Exchange::kAllGather) << "four rounds against one";
+  EXPECT_EQ(RowOf(config, 48).exchange, Exchange::kAllGather) << "four rounds against one";
 }
 
 TEST(SparseChoice, AConfiguredExchangeIsTaken) {
