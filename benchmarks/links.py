@@ -106,20 +106,23 @@ def table(rows):
     return "\n".join(lines)
 
 
-def main(argv):
-    parser = argparse.ArgumentParser(prog="links.sh", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_arguments(parser, methods):
+    """The options of what is measured on a testbed."""
     parser.add_argument("--hosts", type=int, default=4, metavar="N", help="2 to 64 (default: 4)")
     parser.add_argument("--rate", default="1gbit", metavar="R", help="100mbit, 1gbit, 10gbit or none (default: 1gbit)")
     parser.add_argument("--elements", type=elements_argument, default=25_600_000, metavar="E",
                         help="fp32 elements of the gradient (default: 25.6M)")
-    parser.add_argument("--methods", default=",".join(METHODS), metavar="A,B",
-                        help=f"which of {', '.join(METHODS)} (default: all)")
+    parser.add_argument("--methods", default=methods, metavar="A,B",
+                        help=f"which of {', '.join(METHODS)} (default: {methods})")
     parser.add_argument("--repeat", type=int, default=5, metavar="N", help="repetitions that count (default: 5)")
     parser.add_argument("--json", action="store_true", help="print the rows as JSON (docs/benchmarks.md)")
     parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build" / "release", metavar="DIR",
                         help="what to measure (default: build/release)")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
+
+
+def parse(parser, argv):
+    """The arguments, checked."""
     arguments = parser.parse_args(argv)
     if not 2 <= arguments.hosts <= 64:
         parser.error("--hosts is 2 to 64")
@@ -133,9 +136,22 @@ def main(argv):
         if not (arguments.build / "bin" / program).exists():
             parser.error(f"{arguments.build}/bin/{program} is not there; build it with: cmake --preset release && "
                          "cmake --build --preset release")
+    return arguments
+
+
+def enter_testbed(script, arguments, argv):
+    """Runs the script again, inside a testbed; its exit status."""
+    bed = [ROOT / "benchmarks" / "testbed", "--hosts", str(arguments.hosts), "--rate", arguments.rate, "--"]
+    return subprocess.run([*bed, sys.executable, script, "--inside", *argv], check=False).returncode
+
+
+def main(argv):
+    parser = argparse.ArgumentParser(prog="links.sh", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_arguments(parser, methods=",".join(METHODS))
+    arguments = parse(parser, argv)
     if not arguments.inside:
-        bed = [ROOT / "benchmarks" / "testbed", "--hosts", str(arguments.hosts), "--rate", arguments.rate, "--"]
-        return subprocess.run([*bed, sys.executable, __file__, "--inside", *argv], check=False).returncode
+        return enter_testbed(__file__, arguments, argv)
     try:
         rows = measure(arguments)
     except (RuntimeError, ValueError, KeyError) as error:
