@@ -330,7 +330,8 @@ absl::Status DecodeGroup(absl::Span<const wire::Bytes> payloads, float weight, k
   const size_t piece = count < out.size() / 512 ? out.size() : kDecodePiece;
   for (size_t begin = 0; begin < out.size(); begin += piece) {
     const size_t end = std::min(out.size(), begin + piece);
-    if (start != kernels::Start::kAdd) std::fill(out.begin() + begin, out.begin() + end, 0.0f);
+    // memset, for which processors have something better than stores.
+    if (start != kernels::Start::kAdd) std::memset(out.data() + begin, 0, (end - begin) * sizeof(float));
     for (size_t p = 0; p < payloads.size(); ++p) {
       for (; entries[p].position() < end; entries[p].Advance()) {
         float& to = out[entries[p].position()];

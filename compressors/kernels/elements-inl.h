@@ -11,8 +11,11 @@
 #define TERSE_COMPRESSORS_KERNELS_ELEMENTS_INL_H_
 #endif
 
+#include <algorithm>
+
 #include "compressors/kernels/dispatch.h"
 #include "compressors/kernels/rows-inl.h"
+#include "hwy/cache_control.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace terse::kernels {
@@ -112,6 +115,10 @@ struct Bf16 {
   }
 };
 
+// An output larger than the caches is written around them: it is not read again before it travels, and its
+// lines need not be loaded first. (In a cache, streaming takes twice as long.)
+constexpr size_t kStreamBytes = size_t{32} << 20;
+
 template <typename Format, bool kResidual>
 bool EncodeRows(const float* input, float* residual, size_t n, std::byte* out) {
   MF finite = AllLanes();
@@ -123,11 +130,43 @@ bool EncodeRows(const float* input, float* residual, size_t n, std::byte* out) {
   return !hn::AllTrue(kF32, finite);
 }
 
+// Without a residual, to an output at a multiple of 64 bytes.
+template <typename Format>
+bool StreamRows(const float* input, size_t n, std::byte* out) {
+  using U8 = hn::Repartition<uint8_t, F32>;
+  constexpr U8 kU8;
+  constexpr size_t kLineBytes = kLanes * Format::kBytes;
+  static_assert(kLineBytes % hn::MaxLanes(kU8) == 0 || kLineBytes < hn::MaxLanes(kU8));
+  constexpr size_t kRows = std::max<size_t>(1, hn::MaxLanes(kU8) / kLineBytes);
+  MF finite = AllLanes();
+  size_t i = 0;
+  for (; i + kRows * kLanes <= n; i += kRows * kLanes) {
+    HWY_ALIGN std::byte rows[kRows * kLineBytes];
+    for (size_t v = 0; v < kRows * kVectors; ++v) {
+      Format::Encode(Compensate<false>(input, nullptr, i + v * kN, finite), rows + v * kN * Format::kBytes);
+    }
+    for (size_t b = 0; b < sizeof(rows); b += hn::MaxLanes(kU8)) {
+      hn::Stream(hn::Load(kU8, reinterpret_cast<const uint8_t*>(rows) + b), kU8,
+                 reinterpret_cast<uint8_t*>(out + i * Format::kBytes) + b);
+    }
+  }
+  hwy::FlushStream();
+  const bool rest = EncodeRows<Format, false>(input + i, nullptr, n - i, out + i * Format::kBytes);
+  return !hn::AllTrue(kF32, finite) || rest;
+}
+
 template <typename Format>
 bool EncodeElementsAs(ElementFormat format, const float* input, float* residual, size_t n, std::byte* out) {
   const size_t rows = WholeRows(n);
-  const bool found = residual == nullptr ? EncodeRows<Format, false>(input, residual, rows, out)
-                                         : EncodeRows<Format, true>(input, residual, rows, out);
+  const bool streams = n * Format::kBytes > kStreamBytes && reinterpret_cast<uintptr_t>(out) % 64 == 0;
+  bool found = false;
+  if (residual != nullptr) {
+    found = EncodeRows<Format, true>(input, residual, rows, out);
+  } else if (streams) {
+    found = StreamRows<Format>(input, rows, out);
+  } else {
+    found = EncodeRows<Format, false>(input, residual, rows, out);
+  }
   float* rest = residual == nullptr ? nullptr : residual + rows;
   return ScalarKernels().encode_elements(format, input + rows, rest, n - rows, out + rows * Format::kBytes) ||
          found;

@@ -21,6 +21,7 @@ namespace {
 struct CommandLine {
   std::vector<std::string> elements = {"25.6M"};
   std::vector<std::string> kernels = KernelIds();
+  int threads = 1;
   int repeat = 0;
   uint64_t seed = 1;
   bool json = false;
@@ -91,6 +92,9 @@ void AddBenchKernelsCommand(CLI::App* bench, std::function<void()>* run) {
       ->type_name("ID[,ID...]")
       ->delimiter(',')
       ->check(CLI::IsMember(KernelIds()));
+  kernels->add_option("--threads", line->threads, "Kernel threads; the codecs have one")
+      ->check(CLI::Range(1, 1))
+      ->capture_default_str();
   kernels->add_option("--repeat", line->repeat, "Repetitions (default: 21, and more of small sizes)")
       ->check(CLI::Range(1, 100000))
       ->type_name("N");

@@ -71,7 +71,7 @@ TEST(Command, WrongUsageIsTwo) {
        {"", "frobnicate", "--frobnicate", "config", "config show --nothing", "config show --set novalue",
         "bench --elements zero", "bench --elements 0", "bench --repeat 0", "bench --repeat many",
         "bench --case nothing", "bench kernels --kernels dgc_selekt", "bench kernels --elements 0",
-        "bench --ranks 2 --set transport.name=mpi", "state", "state show"}) {
+        "bench kernels --threads 2", "bench --ranks 2 --set transport.name=mpi", "state", "state show"}) {
     const Result result = Terse(arguments);
     EXPECT_EQ(result.code, 2) << arguments;
     EXPECT_THAT(result.out, IsEmpty()) << arguments;
@@ -225,7 +225,7 @@ TEST(BenchKernels, MeasuresEveryKernelAtEverySize) {
   const std::vector<std::string> ids = {
       "onebit_encode", "onebit_decode4", "quantize4_encode", "quantize8_encode", "quantize4_decode4",
       "dgc_select",    "topk_encode",    "sparse_decode4",   "half_convert",     "powersgd4"};
-  const Result result = Terse("bench kernels --elements 100,70K --repeat 3 --json");
+  const Result result = Terse("bench kernels --elements 100,70K --threads 1 --repeat 3 --json");
   ASSERT_EQ(result.code, 0) << result.err;
   EXPECT_THAT(result.err, IsEmpty());
   const nlohmann::json rows = nlohmann::json::parse(result.out);

@@ -9,11 +9,13 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <limits>
 #include <set>
 #include <string>
 
 #include "compressors/kernels/dispatch.h"
 #include "compressors/kernels/vector.h"
+#include "compressors/memory/large_vector.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/compressors/codec_cases.h"
@@ -125,6 +127,31 @@ TEST(Kernels, OneBitSumHasSixteenLanesAndAFixedTree) {
     EXPECT_EQ(target->onebit_sum(wire::ScaleNorm::kL1, values.data(), nullptr, values.size()).value,
               expected_lanes[0])
         << target->name;
+  }
+}
+
+// Outputs beyond the caches are written around them; the bytes are the same, and none is written behind them.
+TEST(Kernels, ElementsOfLargeVectorsAreThoseOfSmallOnes) {
+  constexpr size_t kElements = (size_t{17} << 20) + 21;
+  constexpr size_t kPiece = size_t{1} << 20;
+  std::vector<float> input(kElements);
+  for (size_t i = 0; i < kElements; ++i) input[i] = static_cast<float>(i % 9973) * 0.37f - 1800.0f;
+  input[kElements / 2] = std::numeric_limits<float>::infinity();
+  FloatVector memory(kElements / 2 + 64);
+  auto* const out = reinterpret_cast<std::byte*>(memory.data());
+  std::vector<std::byte> expected(kElements * 2);
+  for (const ElementFormat format : {ElementFormat::kFp16, ElementFormat::kBf16}) {
+    for (size_t i = 0; i < kElements; i += kPiece) {
+      ActiveKernels().encode_elements(format, input.data() + i, nullptr, std::min(kPiece, kElements - i),
+                                      expected.data() + 2 * i);
+    }
+    for (const Kernels* target : AvailableKernels()) {
+      if (target == &ScalarKernels()) continue;  // it has one way
+      std::fill(memory.begin(), memory.end(), 0.0f);
+      EXPECT_TRUE(target->encode_elements(format, input.data(), nullptr, kElements, out)) << target->name;
+      EXPECT_TRUE(std::equal(expected.begin(), expected.end(), out)) << target->name;
+      EXPECT_EQ(out[expected.size()], std::byte{0}) << target->name;
+    }
   }
 }
 
