@@ -22,6 +22,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 RING = ["--mca", "coll_tuned_use_dynamic_rules", "1", "--mca", "coll_tuned_allreduce_algorithm", "4"]
 METHODS = {
     "dgc": "method=dgc,compressor=topk,dgc.density=0.001",
+    "dgc_bf16": "method=dgc,compressor=topk,dgc.density=0.001,topk.values=bf16",
     "onebit": "compressor=onebit",
     "quantize4": "compressor=quantize,quantize.bits=4",
     "powersgd4": "compressor=powersgd,powersgd.rank=4",
@@ -30,7 +31,7 @@ METHODS = {
     "topk_sparse": "compressor=topk,topk.density=0.01,topk.exchange=sparse_reduce",
 }
 # The others are asked for by name.
-DEFAULT_METHODS = "dgc,onebit,quantize4,powersgd4,topk"
+DEFAULT_METHODS = "dgc,dgc_bf16,onebit,quantize4,powersgd4,topk"
 SUFFIXES = {"": 1, "k": 1_000, "m": 1_000_000}
 
 
@@ -84,7 +85,7 @@ def measure(arguments):
     for name in arguments.methods:
         progress(f"{name} ...")
         bench = run(["bed-mpirun", build / "terse", "bench", "--json", "--no-dense", "--elements", arguments.elements,
-                     "--repeat", arguments.repeat, "--warmup", 1, "--case", f"{name}: {METHODS[name]}"])
+                     "--repeat", arguments.repeat, "--warmup", 2, "--case", f"{name}: {METHODS[name]}"])
         result = bench["results"][0]
         rows.append({"rate": arguments.rate, "hosts": arguments.hosts, "elements": arguments.elements,
                      "transport": bench["transport"], "name": name, "exchange_ms": result["terse_ms"],

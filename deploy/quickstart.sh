@@ -11,12 +11,14 @@ usage() {
 usage: deploy/quickstart.sh [options]
 
 Installs what is missing, builds Terse, trains one network six times on four MPI ranks (sgd, topk, dgc,
-quantize, adam, onebit_adam), prints a table and writes report.json and report.html.
+quantize, adam, onebit_adam), measures the exchange of a large gradient between four hosts at 1 Gbit/s (network
+namespaces; where they are not permitted, this is left out), prints tables and writes report.json and report.html.
 
   --network NAME   cnn (default, 670,122 parameters) or lenet (61,706)
   --epochs N       passes over the training data in each run (default: 4)
   --seed N         of the initial weights and of the order of the data (default: 1)
   --output DIR     where the results go (default: results/quickstart)
+  --no-links       leave the measurement between hosts out
   -j N             compilers that run at once (default: the number of processors)
   --help           this text
 TEXT
@@ -32,6 +34,7 @@ epochs=4
 seed=1
 output=$root/results/quickstart
 jobs=$(nproc)
+links=1
 while (($# > 0)); do
   case $1 in
     --network | --epochs | --seed | --output | -j)
@@ -48,6 +51,7 @@ while (($# > 0)); do
       esac
       shift
       ;;
+    --no-links) links=0 ;;
     -h | --help)
       usage
       exit 0
@@ -82,8 +86,12 @@ fi
 cd "$root"
 mkdir -p "$output"
 build_log=$output/build.log
+targets=(fashion_mnist)
+if ((links)); then
+  targets+=(links_programs)
+fi
 echo "Building in build/release (log: $build_log) ..."
-if ! { cmake --preset release && cmake --build --preset release --parallel "$jobs" --target fashion_mnist; } \
+if ! { cmake --preset release && cmake --build --preset release --parallel "$jobs" --target "${targets[@]}"; } \
   >"$build_log" 2>&1; then
   tail -n 30 "$build_log" >&2
   fail "the build failed; the whole log is $build_log"
@@ -112,7 +120,20 @@ done
 echo "All runs took $((SECONDS / 60)) min $((SECONDS % 60)) s."
 echo
 
-python3 examples/02_fashion_mnist/report.py --output "$output" "${results[@]}" \
+report=(--output "$output")
+if ((links)); then
+  echo "Measuring the exchange of 25.6 million elements between four hosts at 1 Gbit/s ..."
+  status=0
+  benchmarks/links.sh --hosts 4 --rate 1gbit --elements 25.6M --repeat 3 --json >"$output/links.json" || status=$?
+  case $status in
+    0) report+=(--links "$output/links.json") ;;
+    77) echo "It is left out." ;; # why has been said
+    *) fail "the exchange between hosts cannot be measured (see above); --no-links leaves it out" ;;
+  esac
+  echo
+fi
+
+python3 examples/02_fashion_mnist/report.py "${report[@]}" "${results[@]}" \
   || fail "the runs cannot be reported (see above); their results are in $output"
 echo
 echo "Results: $output/report.json"

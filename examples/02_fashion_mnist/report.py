@@ -23,6 +23,11 @@ TEXTS = ("name", "method", "compressor", "network")
 PHASE_NUMBERS = ("from_step", "bytes_sent_per_step", "ratio_compressed_tensors", "ratio_whole_model",
                  "encode_ms", "decode_ms")
 
+# What benchmarks/links.sh writes of a method; a baseline may be null.
+MEASURED_TEXTS = ("name", "rate", "transport")
+MEASURED_NUMBERS = ("hosts", "elements", "exchange_ms", "encode_ms", "decode_ms")
+BASELINES = (("Open MPI's ring", "ring_ms"), ("Open MPI's default", "default_ms"), ("Gloo's ring", "gloo_ms"))
+
 # A TCP stream over Ethernet carries this part of the line rate (1500-byte frames).
 WIRE_EFFICIENCY = 0.957
 LINKS = (("100 Mbit/s", 100e6), ("1 Gbit/s", 1e9), ("10 Gbit/s", 10e9))
@@ -86,6 +91,26 @@ def load_runs(paths):
         counterpart = COUNTERPARTS[run["name"]]
         require(counterpart in runs, run["name"], f"its dense counterpart '{counterpart}' is missing")
     return [runs[name] for name in COUNTERPARTS if name in runs]
+
+
+def load_links(path):
+    """The rows that benchmarks/links.sh has measured; none without a file."""
+    if path is None:
+        return []
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ReportError(f"{path}: cannot be read: {error}") from error
+    require(isinstance(rows, list) and rows, path, "is no array of rows")
+    for row in rows:
+        require(isinstance(row, dict), path, "holds something that is no row")
+        for key in MEASURED_TEXTS:
+            require(isinstance(row.get(key), str), path, f"'{key}' of a row is missing or no text")
+        for key in MEASURED_NUMBERS:
+            require(is_number(row.get(key)), path, f"'{key}' of '{row['name']}' is missing or no number")
+        for _, key in BASELINES:
+            require(row.get(key) is None or is_number(row[key]), path, f"'{key}' of '{row['name']}' is no number")
+    return rows
 
 
 def differences(runs):
@@ -215,7 +240,26 @@ def link_rows(runs):
     return header, rows
 
 
-def text_report(runs):
+def measured_rows(rows):
+    """Header and rows of what was measured between hosts, as text."""
+    header = ["method", "hosts", "link", "exchange ms"] + [f"against {name}" for name, _ in BASELINES]
+    cells = []
+    for row in rows:
+        times = [format_ratio(row[key] / row["exchange_ms"]) if row[key] else "-" for _, key in BASELINES]
+        cells.append([row["name"], str(row["hosts"]), row["rate"], f"{row['exchange_ms']:.1f}"] + times)
+    return header, cells
+
+
+def measured_words(rows):
+    """What was measured, or that nothing was."""
+    if not rows:
+        return ("The exchange between hosts was not measured: network namespaces are not permitted here, or it was left "
+                "out.")
+    return (f"Measured: the whole exchange (encode, wire, decode) of {rows[0]['elements']:,} fp32 elements between hosts that "
+            "are network namespaces of this machine, on shaped links; how many times faster than dense all-reduces.")
+
+
+def text_report(runs, measured):
     first = runs[0]
     parts = [f"{first['network']}, {first['parameters']:,} parameters, {first['steps']} steps on {first['ranks']} "
              f"ranks, seed {first['seed']}", "", format_table(*result_rows(runs)), "",
@@ -225,7 +269,9 @@ def text_report(runs):
     parts += warmup_sentences(runs)
     parts += ["", "The exchange of a step on slower links. A calculation, not a measurement: bytes / (0.957 x line rate)",
               "plus the codec times measured here; in brackets, how many times faster than dense.", "",
-              format_table(*link_rows(runs)), ""]
+              format_table(*link_rows(runs)), "", measured_words(measured), ""]
+    if measured:
+        parts += [format_table(*measured_rows(measured)), ""]
     return "\n".join(parts + plain_words(runs))
 
 
@@ -234,19 +280,23 @@ def main(argv):
     parser.add_argument("runs", nargs="+", metavar="RUN.json", help="files written by fashion_mnist --json")
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("."), metavar="DIR",
                         help="where report.json and report.html go (default: here)")
+    parser.add_argument("--links", type=pathlib.Path, metavar="LINKS.json",
+                        help="what benchmarks/links.sh --json has measured, for the report")
     arguments = parser.parse_args(argv)
     try:
         runs = load_runs(arguments.runs)
+        measured = load_links(arguments.links)
         arguments.output.mkdir(parents=True, exist_ok=True)
-        (arguments.output / "report.json").write_text(json.dumps({"runs": runs}, indent=1) + "\n", encoding="utf-8")
+        (arguments.output / "report.json").write_text(json.dumps({"runs": runs, "links": measured}, indent=1) + "\n", encoding="utf-8")
         page = report_html.page(
             runs=runs, dense_names=set(COUNTERPARTS.values()), words=plain_words(runs),
-            results=result_rows(runs), warmups=warmup_sentences(runs), links=link_rows(runs))
+            results=result_rows(runs), warmups=warmup_sentences(runs), links=link_rows(runs),
+            measured=(measured_words(measured), measured_rows(measured)))
         (arguments.output / "report.html").write_text(page, encoding="utf-8")
     except (ReportError, OSError) as error:
         print(f"report.py: {error}", file=sys.stderr)
         return 1
-    print(text_report(runs))
+    print(text_report(runs, measured))
     return 0
 
 

@@ -202,8 +202,8 @@ RESULT_HEADER = ("run", "test accuracy, %", "against dense, points", "bytes a st
                  "less, whole model", "encode, ms", "exchange, ms", "decode, ms", "whole step, ms")
 
 
-def page(runs, dense_names, words, results, warmups, links):
-    """The whole page. `results` and `links` are (header, rows) of text cells; the rest is sentences."""
+def page(runs, dense_names, words, results, warmups, links, measured):
+    """The whole page. `results`, `links` and measured[1] are (header, rows) of text cells; the rest is sentences."""
     first = runs[0]
     legend = "".join(
         f'<button type="button" aria-pressed="true" data-run="{run["name"]}">'
@@ -214,6 +214,7 @@ def page(runs, dense_names, words, results, warmups, links):
         ("Test accuracy (%) against bytes", "bytes", "accuracy")))
     paragraphs = "".join(f"<p>{html.escape(sentence)}</p>" for sentence in words)
     warmup = "".join(f"<p>{typeset(sentence)}</p>" for sentence in warmups)
+    between_hosts = table(*measured[1], dense_names) if measured[1][1] else ""
     configs = "".join(f"<h3>{run['name']}</h3><pre>{html.escape(str(run.get('config', '')))}</pre>" for run in runs)
     return f"""<!DOCTYPE html>
 <html lang="en">
@@ -247,6 +248,10 @@ warm-up. Times are per step and the mean of the ranks, which share this machine'
 (0.957 × line rate); to it come the encoding and decoding times measured here. In brackets: how many times faster
 than the dense ring's bytes at the same rate. Latency and the overlap with computation are left out.</p>
 {table(links[0], links[1], dense_names)}
+
+<h2>Between hosts</h2>
+<p class="note">{html.escape(measured[0])}</p>
+{between_hosts}
 
 <details><summary>Configurations</summary>{configs}</details>
 <script>{SCRIPT}</script>

@@ -13,7 +13,7 @@ status=0
 python3 - "$rows" <<'PYTHON'
 import json, sys
 rows = json.load(open(sys.argv[1], encoding="utf-8"))
-assert [row["name"] for row in rows] == ["dgc", "onebit", "quantize4", "powersgd4", "topk"], rows
+assert [row["name"] for row in rows] == ["dgc", "dgc_bf16", "onebit", "quantize4", "powersgd4", "topk"], rows
 for row in rows:
     assert list(row) == ["rate", "hosts", "elements", "transport", "name", "exchange_ms", "encode_ms", "decode_ms",
                          "ring_ms", "default_ms", "gloo_ms"], row

@@ -75,11 +75,11 @@ class ReportTest(unittest.TestCase):
             paths.append(str(path))
         return paths
 
-    def run_main(self, runs):
+    def run_main(self, runs, *options):
         """Exit status, stdout and stderr of the program."""
         out, err = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            status = report.main(self.write(runs) + ["--output", str(self.root / "out")])
+            status = report.main(self.write(runs) + ["--output", str(self.root / "out"), *options])
         return status, out.getvalue(), err.getvalue()
 
     def assert_refused(self, runs, *words):
@@ -98,6 +98,28 @@ class ReportTest(unittest.TestCase):
         for run in written["runs"]:
             self.assertLessEqual(PROMISED, run.keys())
         self.assertIn("onebit_adam", out)
+
+    def test_shows_what_was_measured_between_hosts(self):
+        row = {"rate": "1gbit", "hosts": 4, "elements": 25600000, "transport": "mpi", "name": "onebit",
+               "exchange_ms": 64.0, "encode_ms": 20.0, "decode_ms": 10.0, "ring_ms": 1280.0, "default_ms": 1600.0,
+               "gloo_ms": None}
+        links = self.root / "links"
+        links.write_text(json.dumps([row]), encoding="utf-8")
+        status, out, _ = self.run_main(six_runs(), "--links", str(links))
+        self.assertEqual(status, 0)
+        self.assertIn("20.0x", out)
+        self.assertIn("25.0x", out)
+        self.assertEqual(json.loads((self.root / "out" / "report.json").read_text(encoding="utf-8"))["links"], [row])
+        page = (self.root / "out" / "report.html").read_text(encoding="utf-8")
+        self.assertIn("20.0\u00d7", page)
+        status, out, _ = self.run_main(six_runs())
+        self.assertEqual(json.loads((self.root / "out" / "report.json").read_text(encoding="utf-8"))["links"], [])
+        self.assertIn("was not measured", out)
+        for bad in ("", "{}", "[]", "[1]", json.dumps([{**row, "exchange_ms": "x"}]), json.dumps([{**row, "ring_ms": []}])):
+            links.write_text(bad, encoding="utf-8")
+            status, _, err = self.run_main(six_runs(), "--links", str(links))
+            self.assertEqual(status, 1, bad)
+            self.assertIn(str(links), err)
 
     def test_page_is_well_formed_and_self_contained(self):
         self.assertEqual(self.run_main(six_runs())[0], 0)
