@@ -16,10 +16,12 @@ constexpr size_t kHugePage = size_t{2} << 20;
 void* AllocateLarge(size_t bytes) {
   const size_t alignment = bytes < kHugePage ? kCacheLine : kHugePage;
   const size_t rounded = (bytes + kCacheLine - 1) / kCacheLine * kCacheLine;
-  void* const memory = std::aligned_alloc(alignment, rounded);
+  // Unlike aligned_alloc it asks for no whole number of huge pages, the last of which would be lost.
+  void* memory = nullptr;
+  if (posix_memalign(&memory, alignment, rounded) != 0) return nullptr;
 #ifdef MADV_HUGEPAGE
   // Advice: without it, or where the system does not take it, there are small pages.
-  if (memory != nullptr && alignment == kHugePage) (void)madvise(memory, rounded, MADV_HUGEPAGE);
+  if (alignment == kHugePage) (void)madvise(memory, rounded, MADV_HUGEPAGE);
 #endif
   return memory;
 }
