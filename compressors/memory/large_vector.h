@@ -19,7 +19,7 @@ void FreeLarge(void* memory);
 
 template <typename T>
 struct LargeAllocator {
-  using value_type = T;
+  using value_type = T;  // NOLINT(readability-identifier-naming): the name that containers ask for
 
   LargeAllocator() = default;
   template <typename Other>

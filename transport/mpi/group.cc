@@ -186,7 +186,7 @@ OperationOr MpiGroup::Exchange(absl::Span<const ConstBuffer> from, absl::Span<co
   if (status.ok()) status = CheckSlots(to, lengths);
   if (!status.ok()) return status;
   auto operation = std::make_unique<MpiOperation>(communicator_);
-  const MPI_Comm comm = communicator_->collectives();
+  MPI_Comm comm = communicator_->collectives();
   const int tag = communicator_->NextTag();
   // Receives first, so that messages find their place.
   status = ReceiveAll(comm, tag, to, lengths, operation.get());
@@ -225,7 +225,7 @@ OperationOr MpiGroup::Broadcast(Buffer inout, int root, Stream) {
   if (status.ok()) status = CheckPeer(root);
   if (!status.ok()) return status;
   auto operation = std::make_unique<MpiOperation>(communicator_);
-  const MPI_Comm comm = communicator_->collectives();
+  MPI_Comm comm = communicator_->collectives();
   if (inout.bytes <= kFlatBroadcast) {
     const int tag = communicator_->NextTag();
     if (rank() != root) {

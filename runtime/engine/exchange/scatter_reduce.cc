@@ -314,7 +314,7 @@ absl::Status ScatterReduce::ReducePart(size_t number, const Part& part) {
   for (size_t r = 0; r < ranks_; ++r) {
     const wire::MutableBytes payload = payloads_[number * ranks_ + r];
     if (late) tensor.codec->Complete(item.params, closings_[part.item * ranks_ + r], payload);
-    payloads.push_back(payload);
+    payloads.emplace_back(payload);
   }
   const absl::Span<float> sum = runner_.sum_.Get(n);
   if (absl::Status status = tensor.codec->DecodeSum(item.params, payloads, runner_.Weight(), sum);
