@@ -149,8 +149,8 @@ class Compressor {
 
   // Split codecs can encode a vector part after part, in several calls and in any order, so that the first
   // parts travel while the others are encoded: EncodeParts until every element has had its turn, then Close.
-  // Encode is the same in one go. Between the calls `args` stay what they are, but for the elements of the
-  // input that have been encoded, which are read no more.
+  // Encode is the same in one go. Between the calls `args` stay what they are, but for the scratch and
+  // for the elements of the input that have been encoded, which are read no more.
   //
   // Where something is known only after the last part, Close writes it to `closing` (ClosingBytes; 0 for
   // most codecs), and whoever has a part's payload must Complete it with these bytes before it decodes it.

@@ -128,6 +128,8 @@ class BatchRunner {
   // The payload of the next frame of `bytes`, which must be this item's shard.
   absl::StatusOr<wire::Bytes> TakeExpected(const BatchContext& context, Item* item, const Shard& shard,
                                            int from, wire::Bytes* bytes);
+  // DATA_LOSS when something is left of what a rank has sent.
+  absl::Status CheckAtEnd(absl::Span<const wire::Bytes> rest) const;
   // Divides a batch's time on the wire among its tensors by their bytes.
   void ShareTime(absl::Span<Item> items, double ms);
   float Weight() const;

@@ -18,7 +18,6 @@ constexpr uint64_t kBuildUpInterval = 64;
 
 absl::Status BatchRunner::RunAllGather(const BatchContext& context, absl::Span<Item> items) {
   const auto ranks = static_cast<size_t>(group_->size());
-  const auto self = static_cast<size_t>(group_->rank());
   size_t capacity = 0;
   for (const Item& item : items) {
     capacity +=
@@ -73,12 +72,7 @@ absl::Status BatchRunner::RunAllGather(const BatchContext& context, absl::Span<I
     Finish(context, &item, result);
     item.tensor->stats.decode_ms += decode.Milliseconds();
   }
-  for (size_t r = 0; r < ranks; ++r) {
-    if (!rest[r].empty() && r != self) {
-      return absl::DataLossError("bytes behind the last frame from " + group_->Describe(static_cast<int>(r)));
-    }
-  }
-  return absl::OkStatus();
+  return CheckAtEnd(rest);
 }
 
 absl::Status BatchRunner::CountBuildUp(const Item& item, absl::Span<const wire::Bytes> payloads) {

@@ -238,6 +238,15 @@ absl::StatusOr<wire::Bytes> BatchRunner::TakeExpected(const BatchContext& contex
   return frame->payload;
 }
 
+absl::Status BatchRunner::CheckAtEnd(absl::Span<const wire::Bytes> rest) const {
+  for (size_t r = 0; r < rest.size(); ++r) {
+    if (rest[r].empty()) continue;
+    return absl::DataLossError(
+        absl::StrCat("bytes behind the last frame from ", group_->Describe(static_cast<int>(r))));
+  }
+  return absl::OkStatus();
+}
+
 void BatchRunner::ShareTime(absl::Span<Item> items, double ms) {
   size_t total = 0;
   for (const Item& item : items) total += item.bytes;

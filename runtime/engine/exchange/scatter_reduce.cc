@@ -149,8 +149,6 @@ absl::Status ScatterReduce::Poll() {
       if (!*ended) break;
       ++arrivals.units;
     }
-    // No sum can have come before this rank's part in it has gone: a test less to pay for.
-    if (encoded_ == 0) break;
   }
   return absl::OkStatus();
 }
@@ -206,6 +204,8 @@ absl::Status ScatterReduce::EncodePart(const Part& part) {
   Tensor& tensor = *item.tensor;
   Timed encode(runner_.trace_, "encode", &tensor.stats.encode_ms);
   if (part.piece == 0) encoding_ = runner_.BeginEncode(context_, &item);
+  // Since the last part others have had it.
+  encoding_.scratch = runner_.scratch_.Get(tensor.codec->ScratchBytes(item.params, tensor.elements));
   std::vector<Shard> pieces(ranks_);
   for (size_t r = 0; r < ranks_; ++r) {
     const size_t slot = Slot(encoded_, r);
@@ -279,16 +279,7 @@ absl::Status ScatterReduce::ParseUnit() {
     ++number;
   }
   ++parsed_;
-  return AtEnd(rest);
-}
-
-absl::Status ScatterReduce::AtEnd(absl::Span<const wire::Bytes> rest) const {
-  for (size_t r = 0; r < rest.size(); ++r) {
-    if (rest[r].empty()) continue;
-    return absl::DataLossError(
-        absl::StrCat("bytes behind the last frame from ", runner_.group_->Describe(static_cast<int>(r))));
-  }
-  return absl::OkStatus();
+  return runner_.CheckAtEnd(rest);
 }
 
 absl::Status ScatterReduce::ReduceUnit() {
@@ -350,7 +341,7 @@ absl::Status ScatterReduce::DecodeUnit() {
     if (absl::Status status = DecodePart(part, absl::MakeSpan(rest)); !status.ok()) return status;
   }
   ++decoded_;
-  return AtEnd(rest);
+  return runner_.CheckAtEnd(rest);
 }
 
 absl::Status ScatterReduce::DecodePart(const Part& part, absl::Span<wire::Bytes> rest) {

@@ -61,7 +61,6 @@ class ScatterReduce {
 
   // Appends a frame whose payload already lies behind the header's place in `message`.
   void Seal(const BatchRunner::Item& item, const Shard& shard, wire::MutableBytes message, size_t* size);
-  absl::Status AtEnd(absl::Span<const wire::Bytes> rest) const;
   size_t Slot(size_t unit, size_t r) const { return unit * ranks_ + r; }
   Shard PieceOf(const Part& part, size_t r) const;
   size_t LateBytes(const Part& part) const;

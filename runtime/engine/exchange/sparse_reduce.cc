@@ -52,7 +52,7 @@ class BatchRunner::SparseReduce {
       if (absl::Status status = ReadSums(&items_[i], &parts_[i]); !status.ok()) return status;
       items_[i].tensor->stats.decode_ms += watch.Milliseconds();
     }
-    if (absl::Status status = CheckNothingIsLeft(); !status.ok()) return status;
+    if (absl::Status status = runner_.CheckAtEnd(rest_); !status.ok()) return status;
     for (size_t i = 0; i < items_.size(); ++i) {
       const Stopwatch watch;
       ReturnRejected(&items_[i], &parts_[i]);
@@ -131,7 +131,7 @@ class BatchRunner::SparseReduce {
       part.most.resize(ranks_);
       for (size_t r = 0; r < ranks_; ++r) part.most[r] = MostIn(Own(part), part.samples[r], part.k);
     }
-    return CheckNothingIsLeft();
+    return runner_.CheckAtEnd(rest_);
   }
 
   absl::Status SendToOwners() {
@@ -171,7 +171,7 @@ class BatchRunner::SparseReduce {
       if (absl::Status reduced = Reduce(&items_[i], &parts_[i]); !reduced.ok()) return reduced;
       items_[i].tensor->stats.decode_ms += watch.Milliseconds();
     }
-    return CheckNothingIsLeft();
+    return runner_.CheckAtEnd(rest_);
   }
 
   absl::Status AgreeOnQuotas() {
@@ -202,7 +202,7 @@ class BatchRunner::SparseReduce {
       }
       part.quotas = Quotas(part.offers, part.k);
     }
-    return CheckNothingIsLeft();
+    return runner_.CheckAtEnd(rest_);
   }
 
   absl::Status SendToAll() {
@@ -423,12 +423,6 @@ class BatchRunner::SparseReduce {
   absl::Status From(size_t r, const absl::Status& status) const {
     return absl::DataLossError(
         absl::StrCat("from ", runner_.group_->Describe(static_cast<int>(r)), ": ", status.message()));
-  }
-  absl::Status CheckNothingIsLeft() const {
-    for (size_t r = 0; r < ranks_; ++r) {
-      if (!rest_[r].empty()) return From(r, absl::DataLossError("bytes behind the last frame"));
-    }
-    return absl::OkStatus();
   }
 
   BatchRunner& runner_;
