@@ -188,8 +188,8 @@ class Compressor {
   virtual absl::StatusOr<size_t> Unpack(const wire::CodecParams& params, wire::Bytes payload, size_t n,
                                         absl::Span<uint32_t> positions, absl::Span<float> values) const;
   // The payload of such entries; a value that the format of `params` cannot hold is rounded. Returns its
-  // size, at most PackedBytes(params, positions.size()), which `out` has (0 for n = 0).
-  virtual size_t PackedBytes(const wire::CodecParams& params, size_t count) const { return 0; }
+  // size, at most PackedBytes(params, n, positions.size()), which does not fall with the count (0 for n = 0).
+  virtual size_t PackedBytes(const wire::CodecParams& params, size_t n, size_t count) const { return 0; }
   virtual size_t Pack(const wire::CodecParams& params, size_t n, absl::Span<const uint32_t> positions,
                       absl::Span<const float> values, wire::MutableBytes out) const {
     return 0;

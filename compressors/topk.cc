@@ -377,11 +377,7 @@ absl::Status TopK::CheckParams(const wire::CodecParams& params) const {
 }
 
 size_t TopK::MaxPayloadBytes(const wire::CodecParams& params, size_t n) const {
-  if (n == 0) return 0;
-  const size_t k = TopKCount(params.density, n);
-  size_t positions = k * sizeof(uint32_t);
-  if (params.index == wire::IndexCoding::kRice) positions = std::min(positions, RiceMaxBytes(n, k));
-  return kHeaderBytes + positions + k * ValueBytes(params.values);
+  return PackedBytes(params, n, TopKCount(params.density, n));
 }
 
 size_t TopK::StateBytes(const wire::CodecParams& params, size_t n) const {
@@ -415,8 +411,11 @@ size_t TopK::MostEntries(const wire::CodecParams& params, size_t n) const {
   return TopKCount(params.density, n);
 }
 
-size_t TopK::PackedBytes(const wire::CodecParams& params, size_t count) const {
-  return kHeaderBytes + count * (sizeof(uint32_t) + ValueBytes(params.values));
+size_t TopK::PackedBytes(const wire::CodecParams& params, size_t n, size_t count) const {
+  if (n == 0) return 0;
+  size_t positions = count * sizeof(uint32_t);
+  if (params.index == wire::IndexCoding::kRice) positions = std::min(positions, RiceMaxBytes(n, count));
+  return kHeaderBytes + positions + count * ValueBytes(params.values);
 }
 
 size_t TopK::Pack(const wire::CodecParams& params, size_t n, absl::Span<const uint32_t> positions,

@@ -48,7 +48,7 @@ class TopK final : public Compressor {
   size_t MostEntries(const wire::CodecParams& params, size_t n) const override;
   absl::StatusOr<size_t> Unpack(const wire::CodecParams& params, wire::Bytes payload, size_t n,
                                 absl::Span<uint32_t> positions, absl::Span<float> values) const override;
-  size_t PackedBytes(const wire::CodecParams& params, size_t count) const override;
+  size_t PackedBytes(const wire::CodecParams& params, size_t n, size_t count) const override;
   size_t Pack(const wire::CodecParams& params, size_t n, absl::Span<const uint32_t> positions,
               absl::Span<const float> values, wire::MutableBytes out) const override;
 };

@@ -382,7 +382,7 @@ TEST(TopK, EntriesComeBackAndPackAgain) {
       EXPECT_EQ(positions, SupportOf(test_case, tensor, n));
       for (size_t i = 0; i < most; ++i) EXPECT_EQ(values[i], tensor.Decoded()[positions[i]]);
 
-      std::vector<std::byte> again(TopKCompressor().PackedBytes(test_case.params, most));
+      std::vector<std::byte> again(TopKCompressor().PackedBytes(test_case.params, n, most));
       EXPECT_LE(TopKCompressor().MaxPayloadBytes(test_case.params, n), again.size());
       again.resize(TopKCompressor().Pack(test_case.params, n, positions, values, absl::MakeSpan(again)));
       EXPECT_EQ(again, std::vector<std::byte>(payload.begin(), payload.end()));

@@ -50,7 +50,7 @@ TEST(SparseChoice, TheNetworkHasASay) {
   EXPECT_EQ(RowOf(config, 48).exchange, Exchange::kAllGather) << RowOf(config, 48).reason;
   config.network.gbit = 0.1;
   config.network.latency_us = 1e6;
-  EXPECT_EQ(RowOf(config, 48).exchange, Exchange::kAllGather) << "four rounds against one";
+  EXPECT_EQ(RowOf(config, 48).exchange, Exchange::kAllGather) << "three rounds against one";
 }
 
 TEST(SparseChoice, AConfiguredExchangeIsTaken) {

@@ -51,7 +51,7 @@ std::vector<Case> Cases() {
   return {{"dense", {{"compressor", "none"}}, 1},
           {"dense_deterministic", {{"compressor", "none"}, {"dense", "deterministic"}}, 2},
           {"topk", {{"compressor", "topk"}}, 1},
-          {"topk_sparse", {{"compressor", "topk"}, {"topk.exchange", "sparse_reduce"}}, 4},
+          {"topk_sparse", {{"compressor", "topk"}, {"topk.exchange", "sparse_reduce"}}, 3},
           {"onebit", {{"compressor", "onebit"}}, kMessages, true},
           {"quantize", {{"compressor", "quantize"}}, kMessages, true},
           {"fp16_sum", {{"compressor", "fp16"}, {"reduce", "sum"}}, kMessages, true},
@@ -60,7 +60,7 @@ std::vector<Case> Cases() {
           {"powersgd_deterministic", powersgd("local", "deterministic"), 4},
           {"dgc", {{"method", "dgc"}, {"dgc.density", "0.02"}}, 1},
           {"dgc_nesterov", {{"method", "dgc"}, {"dgc.density", "0.02"}, {"dgc.nesterov", "true"}}, 1},
-          {"dgc_sparse", {{"method", "dgc"}, {"dgc.density", "0.02"}, {"topk.exchange", "sparse_reduce"}}, 4},
+          {"dgc_sparse", {{"method", "dgc"}, {"dgc.density", "0.02"}, {"topk.exchange", "sparse_reduce"}}, 3},
           {"onebit_adam", {{"method", "onebit_adam"}}, kMessages, true}};
 }
 

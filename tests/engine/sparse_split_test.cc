@@ -3,11 +3,9 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 #include <random>
 #include <set>
 
-#include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
 namespace terse::engine {
@@ -101,73 +99,26 @@ TEST(SparseSplit, MostInIsABoundForEveryRegion) {
   }
 }
 
-TEST(SparseSplit, OffersKeepWithinTheBoundOfWhatIsSent) {
+TEST(SparseSplit, WhatIsSentKeepsWithinTheBound) {
   for (const size_t ranks : {2, 3, 4, 7, 8, 64, 1024}) {
-    for (const size_t k : {8 * ranks, 100 * ranks + 17}) {
-      const double bound = 3.0 * static_cast<double>(k * (ranks - 1)) / static_cast<double>(ranks);
-      for (const size_t sent : {size_t{0}, k - k / ranks, k}) {
-        const size_t most = MostOffered(k, static_cast<int>(ranks), sent);
-        EXPECT_LE(static_cast<double>(sent + most * (ranks - 1)), bound);
-        EXPECT_GE(most, k / ranks) << "every region has its fair share";
+    const size_t peers = ranks - 1;
+    // 3 frames of 56 bytes, 32 samples, two headers of payloads, a load.
+    const size_t fixed = peers * (3 * 56 + 128 + 2 * 8 + 8);
+    for (const size_t k : {8 * ranks, 100 * ranks + 17, 2000 * ranks}) {
+      const size_t bound = 24 * k * peers / ranks;
+      for (const size_t entry_bytes : {size_t{0}, 5 * k * peers / ranks, 8 * k}) {
+        const size_t room = SumsRoom(k, static_cast<int>(ranks), entry_bytes);
+        const size_t sent = entry_bytes + room * peers + (fixed <= bound / 8 ? fixed : 0);
+        EXPECT_LE(sent, bound);
+        EXPECT_GT(sent + peers, bound) << "it is used up";
+        EXPECT_GE(room, k * 2 / ranks) << "some sums of every region, whatever was selected where";
+        EXPECT_LE(room, MostSumsBytes(k, static_cast<int>(ranks)));
       }
     }
   }
-  EXPECT_EQ(MostOffered(1, 8, 1), 1u) << "a step forward, whatever the bound";
-  EXPECT_EQ(MostOffered(5, 1, 5), 5u);
-}
-
-// Sums of each region, drawn so that regions differ in size.
-std::vector<std::vector<float>> DrawSums(size_t ranks, size_t each, double spread, uint32_t seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal;
-  std::vector<std::vector<float>> sums(ranks);
-  for (size_t r = 0; r < ranks; ++r) {
-    const auto scale = static_cast<float>(std::exp(spread * static_cast<double>(r)));
-    for (size_t i = 0; i < each; ++i) sums[r].push_back(scale * normal(random));
-  }
-  return sums;
-}
-
-TEST(SparseSplit, QuotasTakeTheLargestButForABlockOfEachRegion) {
-  for (const size_t ranks : {2, 4, 8}) {
-    const size_t k = 800;
-    for (const double spread : {0.0, 0.1, 3.0}) {
-      const auto sums = DrawSums(ranks, 2400 / ranks, spread, 3);
-      std::vector<Offer> offers;
-      std::vector<uint32_t> counts;
-      std::vector<float> all;
-      const size_t most = MostOffered(k, static_cast<int>(ranks), 0);
-      for (const std::vector<float>& of_region : sums) {
-        offers.push_back(MakeOffer(700, of_region, most, k, static_cast<int>(ranks), &counts));
-        for (const float sum : of_region) all.push_back(std::fabs(sum));
-      }
-      const std::vector<size_t> quotas = Quotas(offers, k);
-      EXPECT_EQ(std::accumulate(quotas.begin(), quotas.end(), size_t{0}), 2 * k);
-      std::nth_element(all.begin(), all.begin() + 2 * k - 1, all.end(), std::greater<>());
-      const float threshold = all[2 * k - 1];
-      const size_t block = (k + 8 * ranks - 1) / (8 * ranks);
-      for (size_t r = 0; r < ranks; ++r) {
-        ASSERT_LE(quotas[r], std::min(most, sums[r].size()));
-        const auto ideal = static_cast<size_t>(std::count_if(
-            sums[r].begin(), sums[r].end(), [&](float sum) { return std::fabs(sum) >= threshold; }));
-        EXPECT_LE(quotas[r], ideal + 2 * block);
-        EXPECT_GE(quotas[r] + 2 * block, ideal);
-      }
-    }
-  }
-}
-
-TEST(SparseSplit, OffersLeaveZerosOutAndTakeAllThereIs) {
-  std::vector<uint32_t> counts;
-  const Offer none = MakeOffer(2, std::vector<float>{0.0f, -0.0f}, 5, 8, 2, &counts);
-  EXPECT_EQ(none, (Offer{.received = 2, .distinct = 2, .offered = 0, .magnitude = {}}));
-  const Offer empty = MakeOffer(0, {}, 5, 8, 2, &counts);
-  EXPECT_EQ(empty, Offer());
-  const Offer one = MakeOffer(3, std::vector<float>{0.0f, -1.0f}, 5, 8, 2, &counts);
-  EXPECT_EQ(one, (Offer{.received = 3, .distinct = 2, .offered = 1, .magnitude = {0x3f80}}));
-  EXPECT_THAT(Quotas(std::vector<Offer>{none, one}, 8), ::testing::ElementsAre(0, 1));
-  // Equal magnitudes: the lower positions' owner.
-  EXPECT_THAT(Quotas(std::vector<Offer>{one, one, one}, 1), ::testing::ElementsAre(1, 1, 0));
+  EXPECT_EQ(SumsRoom(1, 8, 20), 0u);
+  EXPECT_EQ(MostSumsBytes(1, 8), 8u) << "a step forward, whatever the bound";
+  EXPECT_EQ(SumsRoom(5, 1, 0), 40u) << "alone: all of it";
 }
 
 TEST(SparseSplit, PayloadsComeBackAndHostileOnesAreRefused) {
@@ -182,29 +133,22 @@ TEST(SparseSplit, PayloadsComeBackAndHostileOnesAreRefused) {
   EXPECT_FALSE(GetSamples(bytes, 91).ok()) << "not ascending";
   EXPECT_FALSE(GetSamples(std::vector<std::byte>(4 * kSamples + 4), 91).ok()) << "too many";
 
-  constexpr int kRanks = 4;
-  constexpr size_t kK = 64;  // blocks of 2
-  std::vector<uint32_t> counts;
-  const Offer offer = MakeOffer(9, DrawSums(1, 7, 0, 1)[0], 5, kK, kRanks, &counts);
-  ASSERT_EQ(offer.magnitude.size(), 3u);
-  std::vector<std::byte> put(OfferBytes(offer));
-  ASSERT_LE(put.size(), MaxOfferBytes(kK, kRanks));
-  PutOffer(offer, absl::MakeSpan(put));
-  EXPECT_EQ(*GetOffer(put, kK, kRanks, 100), offer);
-  const auto refused = [&](size_t at, uint8_t value, size_t elements = 100) {
-    std::vector<std::byte> hostile = put;
-    hostile[at] = std::byte{value};
-    return GetOffer(hostile, kK, kRanks, elements).status().code() == absl::StatusCode::kDataLoss;
+  const Load load{.received = 9, .distinct = 7};
+  std::vector<std::byte> put(kLoadBytes + 3);
+  PutLoad(load, absl::MakeSpan(put));
+  wire::Bytes rest = put;
+  EXPECT_EQ(*TakeLoad(&rest, 3, 3, 7), load);
+  EXPECT_EQ(rest.size(), 3u);
+  const auto refused = [&](size_t size, size_t k, size_t elements) {
+    wire::Bytes hostile = wire::Bytes(put).first(size);
+    return TakeLoad(&hostile, k, 3, elements).status().code() == absl::StatusCode::kDataLoss;
   };
-  EXPECT_TRUE(refused(0, 3)) << "less received than distinct";
-  EXPECT_TRUE(refused(1, 2)) << "more received than was selected";
-  EXPECT_TRUE(refused(4, 7, 6)) << "more positions than elements";
-  EXPECT_TRUE(refused(8, 8)) << "more offered than there are";
-  EXPECT_TRUE(refused(8, 3)) << "magnitudes too many";
-  EXPECT_TRUE(refused(8, 7)) << "magnitudes too few";
-  EXPECT_TRUE(refused(13, 0)) << "blocks that do not descend";
-  EXPECT_FALSE(GetOffer(wire::Bytes(put).first(11), kK, kRanks, 100).ok());
-  EXPECT_FALSE(GetOffer({}, kK, kRanks, 100).ok());
+  EXPECT_FALSE(refused(8, 3, 7));
+  EXPECT_TRUE(refused(7, 3, 7)) << "cut off";
+  EXPECT_TRUE(refused(8, 2, 7)) << "more received than was selected";
+  EXPECT_TRUE(refused(8, 3, 6)) << "more positions than elements";
+  put[0] = std::byte{6};
+  EXPECT_TRUE(refused(8, 3, 7)) << "less received than distinct";
 }
 
 }  // namespace

@@ -113,21 +113,17 @@ def announcement_seeds():
 
 
 def sparse_split_seeds():
-    def message(offers, ranks, elements, k, payload):
-        return struct.pack("<BBHH", offers, ranks - 1, elements - 1, k - 1) + payload
-
-    def offer(received, distinct, offered, magnitudes):
-        return struct.pack(f"<III{len(magnitudes)}H", received, distinct, offered, *magnitudes)
+    def message(load, ranks, elements, k, payload):
+        return struct.pack("<BBHH", load, ranks - 1, elements - 1, k - 1) + payload
 
     write("sparse_split", "samples", message(0, 4, 1000, 50, struct.pack("<32I", *range(3, 995, 31))))
     write("sparse_split", "samples_few", message(0, 9, 40, 5, struct.pack("<3I", 0, 7, 39)))
     write("sparse_split", "samples_none", message(0, 3, 40, 5, b""))
     write("sparse_split", "samples_descend", message(0, 2, 40, 5, struct.pack("<2I", 8, 7)))
-    # Blocks of 2: 64 / (8 * 4).
-    write("sparse_split", "offer", message(1, 4, 1000, 64, offer(60, 40, 7, [0x4000, 0x3F80, 0x3F80, 0x0001])))
-    write("sparse_split", "offer_none", message(1, 4, 1000, 64, offer(5, 3, 0, [])))
-    write("sparse_split", "offer_ascends", message(1, 4, 1000, 64, offer(60, 40, 4, [0x3F80, 0x4000])))
-    write("sparse_split", "offer_too_much", message(1, 4, 1000, 64, offer(60, 40, 41, [1] * 21)))
+    write("sparse_split", "load", message(1, 4, 1000, 64, struct.pack("<II", 60, 40) + b"sums"))
+    write("sparse_split", "load_none", message(1, 4, 1000, 64, struct.pack("<II", 0, 0)))
+    write("sparse_split", "load_too_much", message(1, 4, 1000, 64, struct.pack("<II", 257, 40)))
+    write("sparse_split", "load_twice", message(1, 4, 1000, 64, struct.pack("<II", 5, 6)))
 
 
 def state_sections(file):

@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What a rank takes for another rank's samples and offers in a sparse-reduce exchange, and what it makes of
-// them: whatever the others say, regions cover the tensor and quotas stay within offers and k.
+// What a rank takes for another rank's samples and load in a sparse-reduce exchange, and what it makes of
+// them: whatever the others say, regions cover the tensor and no load is more than was selected.
 //
-// Input: u8 0 for samples, 1 for offers; u8 ranks; u16 elements; u16 k; the payload, which every rank is
+// Input: u8 0 for samples, 1 for a load; u8 ranks; u16 elements; u16 k; the payload, which every rank is
 // taken to have sent.
 #include "runtime/engine/exchange/sparse_split.h"
 
 #include <algorithm>
-#include <numeric>
 #include <vector>
 
 #include "tests/fuzz/fuzz.h"
@@ -36,22 +35,20 @@ void Samples(terse::wire::Bytes payload, size_t ranks, size_t n, size_t k) {
   Require(end == n, "regions cover the tensor");
 }
 
-void Offers(terse::wire::Bytes payload, size_t ranks, size_t n, size_t k) {
-  const absl::StatusOr<Offer> offer = GetOffer(payload, k, static_cast<int>(ranks), n);
-  if (!offer.ok()) {
-    Require(offer.status().code() == absl::StatusCode::kDataLoss, "a bad offer is DATA_LOSS");
+void Loads(terse::wire::Bytes payload, size_t ranks, size_t n, size_t k) {
+  terse::wire::Bytes rest = payload;
+  const absl::StatusOr<Load> load = TakeLoad(&rest, k, static_cast<int>(ranks), n);
+  if (!load.ok()) {
+    Require(load.status().code() == absl::StatusCode::kDataLoss, "a bad load is DATA_LOSS");
+    Require(rest == payload, "nothing is taken of it");
     return;
   }
-  Require(OfferBytes(*offer) == payload.size() && payload.size() <= MaxOfferBytes(k, static_cast<int>(ranks)),
-          "an offer has the size that there is room for");
-  std::vector<std::byte> again(payload.size());
-  PutOffer(*offer, absl::MakeSpan(again));
-  Require(terse::wire::Bytes(again) == payload, "an offer that was taken encodes to the same bytes");
-  const std::vector<size_t> quotas = Quotas(std::vector<Offer>(ranks, *offer), k);
-  Require(*std::max_element(quotas.begin(), quotas.end()) <= offer->offered,
-          "nobody sends what it did not offer");
-  Require(std::accumulate(quotas.begin(), quotas.end(), size_t{0}) == std::min(2 * k, ranks * offer->offered),
-          "2k sums are accepted, or all");
+  Require(load->distinct <= load->received && load->distinct <= n && load->received <= ranks * k,
+          "a load is no more than was selected");
+  std::vector<std::byte> again(kLoadBytes);
+  PutLoad(*load, absl::MakeSpan(again));
+  Require(terse::wire::Bytes(again) == payload.first(kLoadBytes) && rest == payload.subspan(kLoadBytes),
+          "a load that was taken encodes to the same bytes");
 }
 
 }  // namespace
@@ -59,11 +56,11 @@ void Offers(terse::wire::Bytes payload, size_t ranks, size_t n, size_t k) {
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   terse::wire::Bytes bytes = terse::fuzz::AsBytes(data, size);
   terse::wire::Reader reader(bytes);
-  const bool offers = reader.Get<uint8_t>() % 2 == 1;
+  const bool loads = reader.Get<uint8_t>() % 2 == 1;
   const size_t ranks = size_t{1} + reader.Get<uint8_t>();
   const size_t n = size_t{1} + reader.Get<uint16_t>();
   const size_t k = 1 + reader.Get<uint16_t>() % n;
   if (!reader.ok()) return 0;
-  (offers ? Offers : Samples)(bytes.subspan(6), ranks, n, k);
+  (loads ? Loads : Samples)(bytes.subspan(6), ranks, n, k);
   return 0;
 }

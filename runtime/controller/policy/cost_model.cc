@@ -12,7 +12,8 @@ namespace {
 constexpr double kFrame = static_cast<double>(wire::kFrameHeaderBytes);
 constexpr double kEntriesHeader = 8;  // of a payload of entries
 constexpr double kSamplesPayload = 32 * 4;
-constexpr double kOfferPayload = 60;
+constexpr double kLoad = 8;             // in front of an owner's sums
+constexpr double kSparseBound = 6 * 4;  // bytes of an entry that sparse reduce may send, times (N - 1) / N
 
 constexpr double kAccumulate = 0.88;  // of a memcpy: the dense sum of what a rank receives
 
@@ -74,11 +75,16 @@ Cost SparseReduceCost(const Machine& machine, const Workload& load, const Kernel
   const double peers = load.ranks - 1;
   const double k = entries.density * load.elements;
   Cost cost;
-  cost.overhead = peers * (4 * kFrame + 2 * kEntriesHeader + kSamplesPayload + kOfferPayload);
-  cost.bytes = peers / load.ranks * k * (entries.bytes + 2 * entries.sum_bytes) + cost.overhead;
-  // Entries are taken apart, packed, received, numbered and added up; twice as many sums packed,
-  // received and compared.
-  cost.seconds = RoundsSeconds(machine, 4, peers, cost.bytes) + SparseKernels(machine, load, kernels, 8 * k);
+  const double share = peers / load.ranks;
+  cost.overhead = peers * (3 * kFrame + 2 * kEntriesHeader + kSamplesPayload + kLoad);
+  // The owners' sums, if no two ranks selected the same position, as far as the bound allows.
+  const double sent = share * k * entries.bytes;
+  const double sums = std::min(peers * k * entries.sum_bytes, share * k * kSparseBound - sent);
+  cost.bytes = sent + sums + cost.overhead;
+  // Entries are taken apart, packed, received, numbered and added up; sums packed, received and compared.
+  const double delivered = sums / share / entries.sum_bytes;
+  cost.seconds = RoundsSeconds(machine, 3, peers, cost.bytes) +
+                 SparseKernels(machine, load, kernels, 4 * k + 2 * delivered);
   return cost;
 }
 

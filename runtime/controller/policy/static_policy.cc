@@ -65,8 +65,8 @@ SparseChoice ChooseSparse(const wire::Config& config, int world_size, const Tens
   if (config.topk.exchange == wire::SparseExchange::kAllGather) return {};
   if (config.topk.exchange == wire::SparseExchange::kSparseReduce) return {wire::Exchange::kSparseReduce};
 
-  // Sparse reduce delivers at most 2k sums, where all-gather delivers whatever N k entries add up to: it has
-  // to be much faster, as it can be beyond 12 ranks.
+  // Sparse reduce delivers some 3k sums, where all-gather delivers whatever N k entries add up to: it has to
+  // be much faster, as it can be beyond 20 ranks.
   constexpr double kWorthIt = 4.0;
   Machine machine;
   machine.bytes_per_s = config.network.gbit * 1e9 / 8;

@@ -29,20 +29,18 @@ struct SparsePart {
   size_t k = 0;  // the most entries that a rank selects
   Entries own;   // what this rank selected; in the end, of that what was accepted
   std::vector<Region> regions;
-  size_t kept_here = 0;      // entries of `own` that lie in the own region
+  size_t entry_bytes = 0;    // that went to other owners, without headers
   std::vector<size_t> most;  // entries that each rank can have in the own region
   Entries sums;              // of the own region, positions counted from its begin
-  std::vector<size_t> quotas;
-  Entries accepted;  // of all regions
+  Entries accepted;          // of all regions
 
   // Work.
   std::vector<std::vector<uint32_t>> samples;
-  std::vector<Offer> offers;
+  std::vector<Load> loads;
   Entries received;  // of all ranks, one after the other
   std::vector<size_t> ends;
   PositionSet set;
   std::vector<uint32_t> relative;
-  std::vector<uint32_t> counts;
 };
 
 }  // namespace terse::engine

@@ -5,11 +5,11 @@
 //
 //   1 samples   all-gather of samples of positions; the ranks cut the tensor into regions, one each
 //   2 entries   each entry to the owner of its region, who adds up what comes for a position in rank order
-//   3 offers    all-gather of how large the owners' sums are; the ranks agree on the 2k largest, nearly
-//   4 sums      all-gather of the accepted sums, as fp32; they are the result, and all else of it is 0
+//   3 sums      all-gather of the owners' sums, the largest if not all fit; they are the result, and all else
+//               of it is 0
 //
 // What a rank selected at a place that was not accepted returns to its residual: it was not sent, and nothing
-// that goes by what was sent (a step that is skipped, DGC's mask) sees it. Until round 4 is over everything
+// that goes by what was sent (a step that is skipped, DGC's mask) sees it. Until round 3 is over everything
 // counts as sent, so that an exchange that fails on the way returns all of it. sparse_split.h has the
 // arithmetic.
 #include <algorithm>
@@ -44,7 +44,6 @@ class BatchRunner::SparseReduce {
     }
     if (absl::Status status = AgreeOnRegions(); !status.ok()) return status;
     if (absl::Status status = SendToOwners(); !status.ok()) return status;
-    if (absl::Status status = AgreeOnQuotas(); !status.ok()) return status;
     if (absl::Status status = SendToAll(); !status.ok()) return status;
     runner_.ShareTime(items_, exchange_ms_);
     for (size_t i = 0; i < items_.size(); ++i) {
@@ -138,8 +137,10 @@ class BatchRunner::SparseReduce {
     const Stopwatch pack;
     size_t most = 0;
     for (size_t i = 0; i < items_.size(); ++i) {
-      most += ranks_ * (wire::kFrameHeaderBytes + Packed(items_[i], items_[i].params, 0)) +
-              Packed(items_[i], items_[i].params, parts_[i].own.size());
+      const Region whole = Whole(items_[i]);
+      most += ranks_ * (wire::kFrameHeaderBytes + Packed(items_[i], items_[i].params, whole, 0)) +
+              Packed(items_[i], OwnParams(items_[i]), whole, parts_[i].own.size());
+      parts_[i].entry_bytes = 0;
     }
     Begin(most);
     std::vector<transport::ConstBuffer> from;
@@ -147,17 +148,17 @@ class BatchRunner::SparseReduce {
       const size_t begin = at_;
       for (size_t i = 0; i < items_.size(); ++i) {
         const Region region = parts_[i].regions[r];
-        size_t count = 0;
-        const size_t size = PackEntriesOf(region, items_[i], &parts_[i], &count);
+        const size_t size = PackEntriesOf(region, items_[i], &parts_[i]);
         Seal(&items_[i], RangeOf(region, size), r == self_ ? 0 : 1);
-        if (r == self_) parts_[i].kept_here = count;
+        if (r != self_) parts_[i].entry_bytes += size - Packed(items_[i], items_[i].params, region, 0);
       }
       from.push_back({.data = message_.data() + begin, .bytes = at_ - begin});
     }
     std::vector<size_t> capacities(ranks_, 0);
     for (size_t r = 0; r < ranks_; ++r) {
       for (size_t i = 0; i < items_.size(); ++i) {
-        capacities[r] += wire::kFrameHeaderBytes + Packed(items_[i], items_[i].params, parts_[i].most[r]);
+        capacities[r] +=
+            wire::kFrameHeaderBytes + Packed(items_[i], items_[i].params, Own(parts_[i]), parts_[i].most[r]);
       }
     }
     items_[0].tensor->stats.encode_ms += pack.Milliseconds();
@@ -174,70 +175,38 @@ class BatchRunner::SparseReduce {
     return runner_.CheckAtEnd(rest_);
   }
 
-  absl::Status AgreeOnQuotas() {
+  absl::Status SendToAll() {
     const int ranks = runner_.group_->size();
     size_t most = 0;
-    for (const SparsePart& part : parts_) {
-      most += wire::kFrameHeaderBytes + MaxOfferBytes(part.k, ranks);
-    }
+    for (size_t i = 0; i < items_.size(); ++i) most += MostSumsMessage(items_[i], parts_[i]);
     Begin(most);
-    for (size_t i = 0; i < items_.size(); ++i) {
-      SparsePart& part = parts_[i];
-      const size_t sent = part.own.size() - part.kept_here;
-      const Offer offer = MakeOffer(part.received.size(), part.sums.values, MostOffered(part.k, ranks, sent),
-                                    part.k, ranks, &part.counts);
-      PutOffer(offer, Payload());
-      Seal(&items_[i], RangeOf(Own(part), OfferBytes(offer)), ranks_ - 1);
-    }
-    if (absl::Status status = Gather(std::vector<size_t>(ranks_, most)); !status.ok()) return status;
-    for (size_t i = 0; i < items_.size(); ++i) {
-      SparsePart& part = parts_[i];
-      part.offers.resize(ranks_);
-      for (size_t r = 0; r < ranks_; ++r) {
-        absl::StatusOr<wire::Bytes> payload = Take(&items_[i], part.regions[r], r);
-        if (!payload.ok()) return payload.status();
-        absl::StatusOr<Offer> offer = GetOffer(*payload, part.k, ranks, part.regions[r].size());
-        if (!offer.ok()) return From(r, offer.status());
-        part.offers[r] = *std::move(offer);
-      }
-      part.quotas = Quotas(part.offers, part.k);
-    }
-    return runner_.CheckAtEnd(rest_);
-  }
-
-  absl::Status SendToAll() {
-    std::vector<size_t> capacities(ranks_, 0);
-    for (size_t r = 0; r < ranks_; ++r) {
-      for (size_t i = 0; i < items_.size(); ++i) {
-        capacities[r] +=
-            wire::kFrameHeaderBytes + Packed(items_[i], SumParams(items_[i]), parts_[i].quotas[r]);
-      }
-    }
-    Begin(capacities[self_]);
     for (size_t i = 0; i < items_.size(); ++i) {
       const Stopwatch watch;
       SparsePart& part = parts_[i];
-      KeepLargest(part.quotas[self_], &part.sums);
-      const size_t size =
-          Pack(items_[i], SumParams(items_[i]), Own(part), part.sums.positions, part.sums.values, Payload());
+      PutLoad({.received = static_cast<uint32_t>(part.received.size()),
+               .distinct = static_cast<uint32_t>(part.sums.size())},
+              Payload());
+      KeepLargest(items_[i], SumsRoom(part.k, ranks, part.entry_bytes), Own(part), &part.sums);
+      const size_t size = kLoadBytes + Pack(items_[i], SumParams(items_[i]), Own(part), part.sums.positions,
+                                            part.sums.values, Payload().subspan(kLoadBytes));
       Seal(&items_[i], RangeOf(Own(part), size), ranks_ - 1);
       items_[i].tensor->stats.encode_ms += watch.Milliseconds();
     }
-    return Gather(capacities);
+    return Gather(std::vector<size_t>(ranks_, most));
   }
 
   // --- One tensor's part.
 
-  // Into the message: what this rank selected of a region, `count` entries. Returns the payload's bytes.
-  size_t PackEntriesOf(const Region& region, const Item& item, SparsePart* part, size_t* count) const {
+  // Into the message: what this rank selected of a region. Returns the payload's bytes.
+  size_t PackEntriesOf(const Region& region, const Item& item, SparsePart* part) const {
     const Entries& own = part->own;
     const auto first = std::lower_bound(own.positions.begin(), own.positions.end(), region.begin);
     const auto last = std::lower_bound(first, own.positions.end(), region.end);
     part->relative.assign(first, last);
     for (uint32_t& position : part->relative) position -= static_cast<uint32_t>(region.begin);
-    *count = part->relative.size();
     const auto values =
-        absl::MakeConstSpan(own.values).subspan(static_cast<size_t>(first - own.positions.begin()), *count);
+        absl::MakeConstSpan(own.values)
+            .subspan(static_cast<size_t>(first - own.positions.begin()), part->relative.size());
     return Pack(item, item.params, region, part->relative, values, Payload());
   }
 
@@ -273,15 +242,28 @@ class BatchRunner::SparseReduce {
     for (size_t e = 0; e < end; ++e) sum[part->set.IndexOf(position[e])] += weight * value[e];
     for (size_t i = 0; i < part->sums.size(); ++i) {
       if (std::isfinite(sum[i])) continue;
-      // Finite entries whose sum is not: all ranks learn of it from the offer.
+      // Finite entries whose sum is not: all ranks learn of it from the frame of the sums.
       item->nonfinite = true;
       sum[i] = 0.0f;
     }
     return absl::OkStatus();
   }
 
-  // The largest `quota` of the sums; 0 <= quota <= those that are not 0.
-  void KeepLargest(size_t quota, Entries* sums) const {
+  // Of the sums that are not 0 the largest, as many as surely fit into `room` bytes, and one in any case.
+  void KeepLargest(const Item& item, size_t room, const Region& region, Entries* sums) const {
+    const wire::CodecParams params = SumParams(item);
+    const size_t header = Packed(item, params, region, 0);
+    size_t quota =
+        sums->size() - static_cast<size_t>(std::count(sums->values.begin(), sums->values.end(), 0.0f));
+    if (Packed(item, params, region, quota) - header > room) {
+      // Between what fits and what does not.
+      size_t fits = 1;
+      while (quota - fits > 1) {
+        const size_t middle = fits + (quota - fits) / 2;
+        (Packed(item, params, region, middle) - header > room ? quota : fits) = middle;
+      }
+      quota = fits;
+    }
     size_t kept = 0;
     if (quota > 0) {
       Selection selection = SelectLargest(sums->values, quota, runner_.positions_.Get(kHistogramBins));
@@ -296,24 +278,29 @@ class BatchRunner::SparseReduce {
   }
 
   absl::Status ReadSums(Item* item, SparsePart* part) {
-    part->accepted.Resize(std::accumulate(part->quotas.begin(), part->quotas.end(), size_t{0}));
+    const size_t most = MostSumsBytes(part->k, runner_.group_->size()) / sizeof(float);
+    part->accepted.Resize(ranks_ * most);
+    part->loads.resize(ranks_);
     size_t end = 0;
     for (size_t r = 0; r < ranks_; ++r) {
       const Region region = part->regions[r];
       absl::StatusOr<wire::Bytes> payload = Take(item, region, r);
       if (!payload.ok()) return payload.status();
-      const size_t quota = part->quotas[r];
-      const absl::Span<uint32_t> positions = absl::MakeSpan(part->accepted.positions).subspan(end, quota);
+      const absl::StatusOr<Load> load = TakeLoad(&*payload, part->k, runner_.group_->size(), region.size());
+      if (!load.ok()) return From(r, load.status());
+      part->loads[r] = *load;
+      const absl::Span<uint32_t> positions = absl::MakeSpan(part->accepted.positions).subspan(end, most);
       const absl::StatusOr<size_t> count =
           item->tensor->codec->Unpack(SumParams(*item), *payload, region.size(), positions,
-                                      absl::MakeSpan(part->accepted.values).subspan(end, quota));
+                                      absl::MakeSpan(part->accepted.values).subspan(end, most));
       if (!count.ok()) return From(r, count.status());
-      if (*count != quota) {
-        return From(r, absl::DataLossError(absl::StrCat(*count, " sums where ", quota, " were due")));
+      if (*count > load->distinct) {
+        return From(r, absl::DataLossError(absl::StrCat(*count, " sums of ", load->distinct, " positions")));
       }
-      for (uint32_t& position : positions) position += static_cast<uint32_t>(region.begin);
-      end += quota;
+      for (uint32_t& position : positions.first(*count)) position += static_cast<uint32_t>(region.begin);
+      end += *count;
     }
+    part->accepted.Resize(end);
     return absl::OkStatus();
   }
 
@@ -338,7 +325,7 @@ class BatchRunner::SparseReduce {
     }
     own.Resize(kept);
     Tensor::Pending& pending = tensor.pending;
-    pending.payloads.resize(Packed(*item, item->params, kept));
+    pending.payloads.resize(Packed(*item, item->params, Whole(*item), kept));
     pending.payloads.resize(
         Pack(*item, item->params, Whole(*item), own.positions, own.values, absl::MakeSpan(pending.payloads)));
     pending.shards.front().size = pending.payloads.size();
@@ -355,10 +342,10 @@ class BatchRunner::SparseReduce {
     ++build_up.exchanges;
     build_up.accepted += part.accepted.size();
     uint32_t busiest = 0;
-    for (const Offer& offer : part.offers) {
-      build_up.selected += offer.received;
-      build_up.distinct += offer.distinct;
-      busiest = std::max(busiest, offer.received);
+    for (const Load& load : part.loads) {
+      build_up.selected += load.received;
+      build_up.distinct += load.distinct;
+      busiest = std::max(busiest, load.received);
     }
     build_up.busiest += busiest;
     runner_.Finish(context_, item, result);
@@ -368,8 +355,13 @@ class BatchRunner::SparseReduce {
 
   Region Own(const SparsePart& part) const { return part.regions[self_]; }
 
-  static size_t Packed(const Item& item, const wire::CodecParams& params, size_t count) {
-    return item.tensor->codec->PackedBytes(params, count);
+  static size_t Packed(const Item& item, const wire::CodecParams& params, const Region& region,
+                       size_t count) {
+    return item.tensor->codec->PackedBytes(params, region.size(), count);
+  }
+  size_t MostSumsMessage(const Item& item, const SparsePart& part) const {
+    return wire::kFrameHeaderBytes + kLoadBytes + Packed(item, SumParams(item), Whole(item), 0) +
+           MostSumsBytes(part.k, runner_.group_->size());
   }
   static size_t Pack(const Item& item, const wire::CodecParams& params, const Region& region,
                      absl::Span<const uint32_t> positions, absl::Span<const float> values,

@@ -2,49 +2,22 @@
 #include "runtime/engine/exchange/sparse_split.h"
 
 #include <algorithm>
-#include <bit>
-#include <cmath>
 
 #include "absl/strings/str_cat.h"
+#include "proto/wire/frame.h"
 
 namespace terse::engine {
 namespace {
 
-constexpr size_t kBlocksPerShare = 8;
-constexpr size_t kSumsPerEntry = 2;  // that are accepted, of a rank's k entries
-constexpr size_t kOfferHeaderBytes = 3 * sizeof(uint32_t);
+constexpr size_t kWordsPerEntry = 6;   // of the bound
+constexpr size_t kMostEntryBytes = 8;  // of a position and a value
+
+// Headers and samples that each other rank is sent: three frames, in two of them a payload of entries.
+constexpr size_t kPayloadHeaderBytes = 8;
+constexpr size_t kFixedBytes =
+    3 * wire::kFrameHeaderBytes + kSamples * sizeof(uint32_t) + 2 * kPayloadHeaderBytes + kLoadBytes;
 
 size_t CeilDiv(size_t a, size_t b) { return (a + b - 1) / b; }
-
-// Sums of a block.
-size_t BlockSums(size_t k, size_t ranks) { return std::max<size_t>(1, CeilDiv(k, kBlocksPerShare * ranks)); }
-
-// The upper half of a magnitude: enough to rank blocks, within 1/128.
-uint16_t Key(float x) { return static_cast<uint16_t>(std::bit_cast<uint32_t>(std::fabs(x)) >> 16); }
-
-// keys[i] is that of the (i + 1) `block`-th greatest sum, the last of the `offered`-th: by counting, for
-// there are few different keys in a vector of gradients.
-std::vector<uint16_t> BlockKeys(absl::Span<const float> sums, size_t offered, size_t block,
-                                std::vector<uint32_t>* counts) {
-  std::vector<uint16_t> keys;
-  if (offered == 0) return keys;
-  uint16_t least = UINT16_MAX;
-  uint16_t most = 0;
-  for (const float sum : sums) {
-    least = std::min(least, Key(sum));
-    most = std::max(most, Key(sum));
-  }
-  counts->assign(size_t{most} - least + 1, 0);
-  uint32_t* const count = counts->data();
-  for (const float sum : sums) ++count[Key(sum) - least];
-  uint16_t key = most;
-  size_t seen = count[key - least];
-  for (size_t rank = std::min(block, offered);; rank = std::min(rank + block, offered)) {
-    while (seen < rank) seen += count[--key - least];
-    keys.push_back(key);
-    if (rank == offered) return keys;
-  }
-}
 
 }  // namespace
 
@@ -107,88 +80,36 @@ size_t MostIn(const Region& region, absl::Span<const uint32_t> samples, size_t k
   return std::min(samples.size() < kSamples ? inside : (inside + 1) * gap, std::min(k, region.size()));
 }
 
-size_t MostOffered(size_t k, int ranks, size_t sent) {
-  if (ranks == 1) return k;
+size_t SumsRoom(size_t k, int ranks, size_t entry_bytes) {
+  if (ranks == 1) return k * kMostEntryBytes;
   const auto n = static_cast<size_t>(ranks);
-  const size_t most = 3 * k * (n - 1);  // entries times N
-  return std::max<size_t>(1, (most - std::min(most, sent * n)) / (n * (n - 1)));
+  const size_t bound = kWordsPerEntry * sizeof(float) * k * (n - 1) / n;
+  const size_t fixed = (n - 1) * kFixedBytes;
+  const size_t spent = entry_bytes + (fixed <= bound / 8 ? fixed : 0);
+  return (bound - std::min(bound, spent)) / (n - 1);
 }
 
-Offer MakeOffer(size_t received, absl::Span<const float> sums, size_t most, size_t k, int ranks,
-                std::vector<uint32_t>* counts) {
-  Offer offer;
-  offer.received = static_cast<uint32_t>(std::min<size_t>(received, UINT32_MAX));
-  offer.distinct = static_cast<uint32_t>(sums.size());
-  const auto zeros = static_cast<size_t>(std::count(sums.begin(), sums.end(), 0.0f));
-  const size_t offered = std::min(most, sums.size() - zeros);
-  offer.offered = static_cast<uint32_t>(offered);
-  offer.magnitude = BlockKeys(sums, offered, BlockSums(k, static_cast<size_t>(ranks)), counts);
-  return offer;
-}
+size_t MostSumsBytes(size_t k, int ranks) { return std::max(SumsRoom(k, ranks, 0), kMostEntryBytes); }
 
-size_t OfferBytes(const Offer& offer) {
-  return kOfferHeaderBytes + offer.magnitude.size() * sizeof(uint16_t);
-}
-
-size_t MaxOfferBytes(size_t k, int ranks) {
-  const size_t blocks = CeilDiv(MostOffered(k, ranks, 0), BlockSums(k, static_cast<size_t>(ranks)));
-  return kOfferHeaderBytes + blocks * sizeof(uint16_t);
-}
-
-void PutOffer(const Offer& offer, wire::MutableBytes out) {
+void PutLoad(const Load& load, wire::MutableBytes out) {
   wire::Writer writer(out);
-  writer.Put(offer.received);
-  writer.Put(offer.distinct);
-  writer.Put(offer.offered);
-  for (const uint16_t magnitude : offer.magnitude) writer.Put(magnitude);
+  writer.Put(load.received);
+  writer.Put(load.distinct);
 }
 
-absl::StatusOr<Offer> GetOffer(wire::Bytes payload, size_t k, int ranks, size_t elements) {
-  wire::Reader reader(payload);
-  Offer offer;
-  offer.received = reader.Get<uint32_t>();
-  offer.distinct = reader.Get<uint32_t>();
-  offer.offered = reader.Get<uint32_t>();
-  const size_t block = BlockSums(k, static_cast<size_t>(ranks));
-  const bool possible = reader.ok() && offer.received <= k * static_cast<size_t>(ranks) &&
-                        offer.distinct <= std::min<size_t>(offer.received, elements) &&
-                        offer.offered <= std::min<size_t>(offer.distinct, MostOffered(k, ranks, 0)) &&
-                        reader.remaining() == CeilDiv(offer.offered, block) * sizeof(uint16_t);
-  if (!possible) {
-    return absl::DataLossError(absl::StrCat("an offer of ", offer.offered, " of ", offer.distinct,
-                                            " sums of ", offer.received, " entries in ", payload.size(),
-                                            " bytes, of a region of ", elements, " elements"));
+absl::StatusOr<Load> TakeLoad(wire::Bytes* payload, size_t k, int ranks, size_t elements) {
+  wire::Reader reader(*payload);
+  Load load;
+  load.received = reader.Get<uint32_t>();
+  load.distinct = reader.Get<uint32_t>();
+  if (!reader.ok() || load.received > k * static_cast<size_t>(ranks) ||
+      load.distinct > std::min<size_t>(load.received, elements)) {
+    return absl::DataLossError(absl::StrCat("a load of ", load.received, " entries at ", load.distinct,
+                                            " positions in ", payload->size(), " bytes, of a region of ",
+                                            elements, " elements"));
   }
-  offer.magnitude.resize(CeilDiv(offer.offered, block));
-  for (uint16_t& magnitude : offer.magnitude) magnitude = reader.Get<uint16_t>();
-  if (!std::is_sorted(offer.magnitude.rbegin(), offer.magnitude.rend())) {
-    return absl::DataLossError("an offer whose blocks do not descend");
-  }
-  return offer;
-}
-
-std::vector<size_t> Quotas(absl::Span<const Offer> offers, size_t k) {
-  struct Block {
-    uint16_t magnitude;
-    size_t owner;
-  };
-  std::vector<Block> blocks;
-  for (size_t r = 0; r < offers.size(); ++r) {
-    for (const uint16_t magnitude : offers[r].magnitude) blocks.push_back({magnitude, r});
-  }
-  // Stable: of equals, the lower positions' first, as in top-k itself.
-  std::stable_sort(blocks.begin(), blocks.end(),
-                   [](const Block& a, const Block& b) { return a.magnitude > b.magnitude; });
-  const size_t block = BlockSums(k, offers.size());
-  std::vector<size_t> quotas(offers.size(), 0);
-  size_t left = kSumsPerEntry * k;
-  for (const Block& next : blocks) {
-    size_t& quota = quotas[next.owner];
-    const size_t taken = std::min({block, left, offers[next.owner].offered - quota});
-    quota += taken;
-    left -= taken;
-  }
-  return quotas;
+  *payload = payload->subspan(kLoadBytes);
+  return load;
 }
 
 }  // namespace terse::engine

@@ -1,19 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // What the ranks of a sparse-reduce exchange reckon alike, without being told: where the regions of the
-// tensor lie, how much of each may be sent at most, and how many of its sums each owner hands to all. Pure
-// functions of what all ranks have received, in integers, so that the ranks cannot differ.
+// tensor lie, and how much each rank may send. Pure functions of what all ranks have received, in integers,
+// so that the ranks cannot differ.
 //
 // Balance. Every rank tells kSamples of its positions, evenly spread over its entries; the regions are cut so
 // that each holds the same number of samples, and so about the same number of entries of all ranks.
 //
-// Choice. The owner of a region sorts its sums by magnitude into blocks of 1/8 of a fair share, k / N, and
-// tells the magnitude that each block goes down to. The greatest blocks of all regions are accepted until
-// there are 2k sums: the largest, but for at most a block of each region and for what the bound forbids. What
-// is delivered is what training gains by, so the bound is used up: docs/decisions/0017 has what k sums cost.
-//
-// Bound. A rank that has sent s entries to owners (at most k) offers no more than it may send to all within
-// 3k (N - 1) / N entries sent, that is 6k (N - 1) / N words: at least k / N of its sums, at most 3k / N.
+// Bound. In one exchange a rank sends no more than 6k (N - 1) / N words of 4 bytes. What its entries left of
+// that is for the sums of its region, the largest of them if not all fit: what is delivered is what training
+// gains by, so the bound is used up (docs/decisions/0017).
 // Source: Ok-Topk (Li and Hoefler, PPoPP 2022), whose regions and thresholds are estimates of earlier steps;
 // reference: dgc.md section 7.
 #ifndef TERSE_RUNTIME_ENGINE_EXCHANGE_SPARSE_SPLIT_H_
@@ -57,35 +53,29 @@ std::vector<Region> CutRegions(absl::Span<const std::vector<uint32_t>> samples, 
 // The most entries in `region` of a rank that has at most k and told these samples.
 size_t MostIn(const Region& region, absl::Span<const uint32_t> samples, size_t k);
 
-// --- Round 3: offers of sums.
+// --- Round 3: sums.
 
-// What the owner of a region says of its sums.
-struct Offer {
-  uint32_t received = 0;            // entries, its own too
-  uint32_t distinct = 0;            // positions among them
-  uint32_t offered = 0;             // sums that are not 0 and may be sent
-  std::vector<uint16_t> magnitude;  // upper half of the least |sum| of each block, descending
+// Bytes of sums, without headers, that a rank may hand to each other rank when `entry_bytes`, without headers
+// too, went to owners. Headers and samples count where they are at most an eighth of the bound; in tensors so
+// small that they are more, they come on top of it.
+size_t SumsRoom(size_t k, int ranks, size_t entry_bytes);
 
-  friend bool operator==(const Offer&, const Offer&) = default;
+// The most that any rank sends as sums, so that a receiver has room: SumsRoom, or the one sum that is always
+// sent.
+size_t MostSumsBytes(size_t k, int ranks);
+
+// What came to the owner of a region, told in front of its sums.
+struct Load {
+  uint32_t received = 0;  // entries, its own too
+  uint32_t distinct = 0;  // positions among them
+
+  friend bool operator==(const Load&, const Load&) = default;
 };
+inline constexpr size_t kLoadBytes = 2 * sizeof(uint32_t);
 
-// Sums that a rank may hand to all when it has sent so many entries to owners; at least 1.
-size_t MostOffered(size_t k, int ranks, size_t sent);
-
-// `received` and what follows from the sums, of which `most` are offered. Sums are finite. `counts`: any
-// content.
-Offer MakeOffer(size_t received, absl::Span<const float> sums, size_t most, size_t k, int ranks,
-                std::vector<uint32_t>* counts);
-
-// DATA_LOSS for an offer that no owner of a region of `elements` elements makes.
-size_t OfferBytes(const Offer& offer);
-size_t MaxOfferBytes(size_t k, int ranks);
-void PutOffer(const Offer& offer, wire::MutableBytes out);
-absl::StatusOr<Offer> GetOffer(wire::Bytes payload, size_t k, int ranks, size_t elements);
-
-// How many of its greatest sums each owner hands to all: at most what it offered, 2k together or all there
-// are.
-std::vector<size_t> Quotas(absl::Span<const Offer> offers, size_t k);
+void PutLoad(const Load& load, wire::MutableBytes out);
+// DATA_LOSS for a load that no region of `elements` elements has. What follows it is left in `payload`.
+absl::StatusOr<Load> TakeLoad(wire::Bytes* payload, size_t k, int ranks, size_t elements);
 
 }  // namespace terse::engine
 
