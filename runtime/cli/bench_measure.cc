@@ -139,9 +139,12 @@ class RankBench {
     gradients_.Fill(static_cast<uint64_t>(i), gradient_.data(), gradient_.size());
     double dense_ms = 0;
     double compressed_ms = 0;
+    // Also afterwards: ranks may share processors, and one that is done would take the next gradient's time
+    // from one that is not.
     const auto dense = [&] {
       control_.Barrier();
       dense_ms = TimeMs([&] { dense_->Allreduce(dense_tensor_, gradient_.data(), dense_out_.data()); });
+      control_.Barrier();
     };
     const auto compressed = [&] {
       control_.Barrier();
@@ -149,6 +152,7 @@ class RankBench {
         compressed_->Allreduce(compressed_tensor_, gradient_.data(), compressed_out_.data());
         compressed_->Step(1.0);
       });
+      control_.Barrier();
     };
     const bool dense_first = i % 2 == 0;
     if (options_.dense && dense_first) dense();

@@ -92,7 +92,10 @@ absl::Status Agreement::Start(Announcement mine) {
 absl::StatusOr<bool> Agreement::Poll() { return operation_->Test(); }
 
 absl::StatusOr<Announcements> Agreement::Finish(const std::function<std::string()>& describe) {
+  double waited_ms = 0;
+  Timed agree(trace_, "agree", &waited_ms);
   const absl::Status status = operation_->Wait(patience_);
+  agree.Stop();
   operation_.reset();
   if (!status.ok()) return status;
   Announcements all;

@@ -22,6 +22,7 @@
 #include "absl/types/span.h"
 #include "proto/wire/bytes.h"
 #include "runtime/engine/buffer.h"
+#include "runtime/engine/trace.h"
 #include "transport/transport.h"
 
 namespace terse::engine {
@@ -64,6 +65,9 @@ class Agreement {
   Agreement(transport::Group* group, std::chrono::milliseconds patience)
       : group_(group), patience_(patience) {}
 
+  // Where rounds are noted; null: nowhere. Outlives this.
+  void SetTrace(Trace* trace) { trace_ = trace; }
+
   // One round. `describe` gives this rank's situation, one fact a line; it is called on a difference.
   //   ABORTED  the ranks differ; the message names the first line that does
   absl::StatusOr<Announcements> Agree(Announcement mine, const std::function<std::string()>& describe);
@@ -92,6 +96,7 @@ class Agreement {
 
   transport::Group* group_;
   std::chrono::milliseconds patience_;
+  Trace* trace_ = nullptr;
   uint64_t ordinal_ = 0;
   std::vector<std::byte> own_;
   Buffer<std::byte> slots_;

@@ -17,7 +17,9 @@ absl::Status BatchRunner::Run(const BatchContext& context, absl::Span<const Call
     Tensor* const tensor = tensors[i];
     // Method allreduce lets a tensor be exchanged again without a step between: the last one was applied.
     if (absl::Status status = ResolvePending(tensor, 1.0); !status.ok()) return status;
-    Item item{.tensor = tensor, .call = &calls[i], .params = {}, .nonfinite = false, .bytes = 0};
+    Item item;
+    item.tensor = tensor;
+    item.call = &calls[i];
     // A job that never calls terse_step stays at step 0; there the tensor's own exchanges are the steps.
     const uint64_t step = std::max(context.step, tensor->applied);
     item.params = tensor->method->Params(step, tensor->row.params);
@@ -36,11 +38,20 @@ absl::Status BatchRunner::Run(const BatchContext& context, absl::Span<const Call
     }
   }
   absl::Status status;
-  if (!dense.empty()) status = RunDense(context, absl::MakeSpan(dense));
-  if (status.ok() && !gathered.empty()) status = RunAllGather(context, absl::MakeSpan(gathered));
-  if (status.ok() && !sparse.empty()) status = RunSparseReduce(context, absl::MakeSpan(sparse));
-  if (status.ok() && !scattered.empty()) status = RunScatterReduce(context, absl::MakeSpan(scattered));
-  if (status.ok() && !low_rank.empty()) status = RunLowRank(context, absl::MakeSpan(low_rank));
+  const auto run = [&](auto schedule, std::vector<Item>& items) {
+    if (!status.ok() || items.empty()) return;
+    double ms = 0;
+    Timed exchange(trace_, "exchange", &ms);
+    status = (this->*schedule)(context, absl::MakeSpan(items));
+    uint64_t bytes = 0;
+    for (const Item& item : items) bytes += item.bytes;
+    exchange.SetValue("bytes", bytes);
+  };
+  run(&BatchRunner::RunDense, dense);
+  run(&BatchRunner::RunAllGather, gathered);
+  run(&BatchRunner::RunSparseReduce, sparse);
+  run(&BatchRunner::RunScatterReduce, scattered);
+  run(&BatchRunner::RunLowRank, low_rank);
   if (status.ok()) return status;
 
   for (Tensor* const tensor : tensors) {

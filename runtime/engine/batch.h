@@ -54,6 +54,7 @@ class BatchRunner {
     const Call* call = nullptr;
     wire::CodecParams params;
     bool nonfinite = false;  // this rank's gradient was, or some rank's frame says so
+    bool cleared = false;    // the result is 0 already
     size_t bytes = 0;        // handed to the transport for this tensor
   };
 
@@ -72,7 +73,6 @@ class BatchRunner {
   absl::Status DenseDouble(Item* item);
   absl::Span<const float> DenseInput(const BatchContext& context, Item* item);
   void FinishDense(const BatchContext& context, Item* item, absl::Span<float> result);
-  void CountDense(Item* item, size_t element_bytes, double ms);
   template <typename T>
   absl::Status SumDense(const T* in, T* out, size_t n);
   template <typename T>
@@ -80,6 +80,8 @@ class BatchRunner {
 
   // exchange/all_gather.cc
   absl::Status RunAllGather(const BatchContext& context, absl::Span<Item> items);
+  absl::Status ClearResults(absl::Span<Item> items, transport::Operation* gather);
+  absl::Status AddUp(const Item& item, absl::Span<const wire::Bytes> payloads, absl::Span<float> result);
   // Counts the positions that the payloads have together.
   absl::Status CountBuildUp(const Item& item, absl::Span<const wire::Bytes> payloads);
 
@@ -105,6 +107,7 @@ class BatchRunner {
   absl::Span<const float> Before(const BatchContext& context, Item* item, bool dense,
                                  const kernels::Momentum** momentum = nullptr);
   // Where the item's fp32 result is put together: recv itself where it can be, else `staging`.
+  static bool ResultIsDirect(const Item& item);
   absl::Span<float> ResultSpan(const Item& item, Buffer<float>* staging);
   // Method and codec: what the codec is to encode. What it makes of it is kept for ResolvePending, payload by
   // payload; `closing` is what Close has written.

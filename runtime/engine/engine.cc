@@ -61,6 +61,7 @@ Engine::~Engine() {
   // A trace of what went wrong is worth as much; where it cannot be written nobody is left to be told.
   if (trace_ != nullptr) (void)trace_->Write();
   runner_->SetTrace(nullptr);
+  agreement_->SetTrace(nullptr);
   if (broken_.ok()) return;
   agreement_->Abandon();
   KeepUntilExit(std::move(agreement_), std::move(runner_));
@@ -77,6 +78,7 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Open(const wire::Config& config,
     if (!trace.ok()) return trace.status();
     engine->trace_ = *std::move(trace);
     engine->runner_->SetTrace(engine->trace_.get());
+    engine->agreement_->SetTrace(engine->trace_.get());
   }
   return engine;
 }

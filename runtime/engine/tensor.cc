@@ -72,17 +72,16 @@ absl::Status ResolvePending(Tensor* tensor, double applied) {
     }
     // delivered = (mean of what was sent) + server_before - server_residual. With the senders taking back
     // `returned` of what they sent, the owner takes back the same part of its change of the error.
-    tensor->MaterializeServer(absl::MakeSpan(pending.server_state_before),
-                              absl::MakeSpan(pending.server_before));
+    const absl::Span<float> before = absl::MakeSpan(pending.server_before).first(pending.server_saved);
+    tensor->MaterializeServer(absl::MakeSpan(pending.server_state_before), before);
     const auto back = static_cast<float>(returned);
-    for (size_t i = 0; i < pending.server_before.size(); ++i) {
+    for (size_t i = 0; i < before.size(); ++i) {
       tensor->server_residual[i] =
-          back >= 1.0f ? pending.server_before[i]
-                       : (1.0f - back) * tensor->server_residual[i] + back * pending.server_before[i];
+          back >= 1.0f ? before[i] : (1.0f - back) * tensor->server_residual[i] + back * before[i];
     }
   }
   // An exchange that fails before its second compression must not find that of the one before.
-  pending.server_before.clear();
+  pending.server_saved = 0;
   pending.server_state_before.clear();
   tensor->method->Resolve(applied);
   const absl::Span<float> kept = tensor->method->excess();

@@ -78,8 +78,10 @@ struct Tensor {
     std::vector<Shard> shards;        // ranges only; payload i is the i-th piece of `payloads`
     std::vector<std::byte> payloads;  // own, first compression, without headers
     std::vector<Excess> excess;       // of the result, beyond the caller's type; stays if applied
-    // server_residual and server_state as they were before the exchange, of the pieces that it has summed.
+    // server_residual and server_state as they were before the exchange, of the pieces that it has summed: of
+    // server_before, the first server_saved elements.
     FloatVector server_before;
+    size_t server_saved = 0;
     std::vector<std::byte> server_state_before;
   } pending;
 

@@ -3,16 +3,18 @@
 // All-gather exchange, for codecs whose payloads every rank decodes. All tensors of a batch share one
 // message: rank r's message is the frames of its payloads in the batch's order. One round; each rank
 // receives (N - 1) payloads, so it is for small worlds or small densities (reference: dgc.md section 7).
+#include <algorithm>
 #include <vector>
 
 #include "runtime/engine/batch.h"
-#include "runtime/engine/stopwatch.h"
 
 namespace terse::engine {
 namespace {
 
 // Counting positions takes a second look at every payload, so few exchanges of a tensor are counted.
 constexpr uint64_t kBuildUpInterval = 64;
+
+constexpr size_t kClearedAtOnce = size_t{1} << 18;  // elements between two looks at the wire
 
 }  // namespace
 
@@ -36,24 +38,26 @@ absl::Status BatchRunner::RunAllGather(const BatchContext& context, absl::Span<I
     size += frame;
   }
 
-  const Stopwatch exchange;
   const absl::Span<std::byte> received = receive_.Get(ranks * capacity);
   std::vector<transport::Buffer> to(ranks);
   for (size_t r = 0; r < ranks; ++r) to[r] = {.data = received.data() + r * capacity, .bytes = capacity};
   std::vector<size_t> lengths(ranks, 0);
-  if (absl::Status status = WaitFor(
-          group_->Allgatherv({.data = message.data(), .bytes = size}, to, absl::MakeSpan(lengths), {}));
-      !status.ok()) {
-    return status;
-  }
-  ShareTime(items, exchange.Milliseconds());
+  transport::OperationOr gather =
+      group_->Allgatherv({.data = message.data(), .bytes = size}, to, absl::MakeSpan(lengths), {});
+  if (!gather.ok()) return gather.status();
+  if (absl::Status status = ClearResults(items, gather->get()); !status.ok()) return status;
+  double waited_ms = 0;
+  Timed wait(trace_, "wait", &waited_ms);
+  if (absl::Status status = (*gather)->Wait(patience_); !status.ok()) return status;
+  wait.Stop();
+  ShareTime(items, waited_ms);
 
   // Frames first, all of them: a flag in the last rank's decides what the first rank's are good for.
   std::vector<wire::Bytes> rest(ranks);
   for (size_t r = 0; r < ranks; ++r) rest[r] = received.subspan(r * capacity, lengths[r]);
   std::vector<wire::Bytes> payloads(ranks);
   for (Item& item : items) {
-    const Stopwatch decode;
+    const Timed decode(trace_, "decode", &item.tensor->stats.decode_ms);
     const Shard whole{.begin = 0, .end = item.tensor->elements, .out = {}, .size = 0};
     for (size_t r = 0; r < ranks; ++r) {
       absl::StatusOr<wire::Bytes> payload =
@@ -62,17 +66,45 @@ absl::Status BatchRunner::RunAllGather(const BatchContext& context, absl::Span<I
       payloads[r] = *payload;
     }
     const absl::Span<float> result = ResultSpan(item, &output_);
-    if (absl::Status status = item.tensor->codec->DecodeSum(item.params, payloads, Weight(), result);
-        !status.ok()) {
-      return status;
-    }
+    if (absl::Status status = AddUp(item, payloads, result); !status.ok()) return status;
     if (item.tensor->exchanges % kBuildUpInterval == 0) {
       if (absl::Status status = CountBuildUp(item, payloads); !status.ok()) return status;
     }
     Finish(context, &item, result);
-    item.tensor->stats.decode_ms += decode.Milliseconds();
   }
   return CheckAtEnd(rest);
+}
+
+// Most of a result stays 0, and clearing it is most of decoding: it is done while the entries travel.
+absl::Status BatchRunner::ClearResults(absl::Span<Item> items, transport::Operation* gather) {
+  for (Item& item : items) {
+    const absl::StatusOr<bool> ended = gather->Test();
+    if (!ended.ok()) return ended.status();
+    if (*ended) break;  // what is left is cleared piece by piece as it is added to
+    if (!ResultIsDirect(item)) continue;
+    const Timed clear(trace_, "decode", &item.tensor->stats.decode_ms);
+    absl::Span<float> rest = ResultSpan(item, nullptr);
+    while (!rest.empty()) {
+      const size_t piece = std::min(rest.size(), kClearedAtOnce);
+      std::fill_n(rest.data(), piece, 0.0f);
+      rest.remove_prefix(piece);
+      // The transport may have no thread of its own.
+      if (absl::Status status = gather->Test().status(); !status.ok()) return status;
+    }
+    item.cleared = true;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status BatchRunner::AddUp(const Item& item, absl::Span<const wire::Bytes> payloads,
+                                absl::Span<float> result) {
+  const Compressor& codec = *item.tensor->codec;
+  if (!item.cleared) return codec.DecodeSum(item.params, payloads, Weight(), result);
+  for (const wire::Bytes payload : payloads) {
+    const absl::Status status = codec.Decode(item.params, payload, Weight(), Accumulate::kAdd, result);
+    if (!status.ok()) return status;
+  }
+  return absl::OkStatus();
 }
 
 absl::Status BatchRunner::CountBuildUp(const Item& item, absl::Span<const wire::Bytes> payloads) {

@@ -9,7 +9,6 @@
 #include "proto/wire/text.h"
 #include "runtime/engine/batch.h"
 #include "runtime/engine/convert.h"
-#include "runtime/engine/stopwatch.h"
 
 namespace terse::engine {
 
@@ -50,9 +49,13 @@ absl::Span<const float> BatchRunner::Before(const BatchContext& context, Item* i
   return tensor.method->Before(dense, gradient, scratch, &item->nonfinite);
 }
 
+bool BatchRunner::ResultIsDirect(const Item& item) {
+  const bool fp32 = item.tensor->dtype == wire::DType::kFloat32 || item.call->float_result;
+  return fp32 && item.tensor->mask.all();
+}
+
 absl::Span<float> BatchRunner::ResultSpan(const Item& item, Buffer<float>* staging) {
-  const bool direct = item.tensor->dtype == wire::DType::kFloat32 || item.call->float_result;
-  if (direct && item.tensor->mask.all()) {
+  if (ResultIsDirect(item)) {
     return {static_cast<float*>(item.call->recv), item.tensor->elements};
   }
   return staging->Get(item.tensor->elements);
@@ -96,7 +99,7 @@ void BatchRunner::EndEncode(Item* item, wire::Bytes closing) {
 
 absl::Status BatchRunner::EncodeWhole(const BatchContext& context, Item* item, Shard* shard) {
   Tensor& tensor = *item->tensor;
-  const Stopwatch watch;
+  const Timed encode(trace_, "encode", &tensor.stats.encode_ms);
   const EncodeArgs args = BeginEncode(context, item);
   const absl::StatusOr<EncodeResult> encoded =
       tensor.codec->Encode(item->params, args, absl::MakeSpan(shard, 1));
@@ -113,7 +116,6 @@ absl::Status BatchRunner::EncodeWhole(const BatchContext& context, Item* item, S
     if (!sent.ok()) return sent.status();
     tensor.method->AfterEncode(positions.first(*sent));
   }
-  tensor.stats.encode_ms += watch.Milliseconds();
   return absl::OkStatus();
 }
 
@@ -132,7 +134,9 @@ EncodeArgs BatchRunner::ServerArgs(Item* item, size_t piece, absl::Span<const fl
     args.residual = absl::MakeSpan(tensor.server_residual).subspan(piece * each, sum.size());
   }
   Tensor::Pending& pending = tensor.pending;
-  pending.server_before.insert(pending.server_before.end(), args.residual.begin(), args.residual.end());
+  pending.server_before.resize(tensor.server_residual.size());
+  std::copy(args.residual.begin(), args.residual.end(), pending.server_before.data() + pending.server_saved);
+  pending.server_saved += args.residual.size();
   pending.server_state_before.insert(pending.server_state_before.end(), args.state.begin(), args.state.end());
   args.scratch = scratch_.Get(tensor.codec->ScratchBytes(item->params, sum.size()));
   args.random = RandomOf(tensor, /*stage=*/static_cast<uint32_t>(1 + piece));

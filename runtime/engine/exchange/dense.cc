@@ -10,7 +10,6 @@
 #include <vector>
 
 #include "runtime/engine/batch.h"
-#include "runtime/engine/stopwatch.h"
 
 namespace terse::engine {
 namespace {
@@ -57,13 +56,14 @@ absl::Span<const float> BatchRunner::DenseInput(const BatchContext& context, Ite
 }
 
 absl::Status BatchRunner::DenseOne(const BatchContext& context, Item* item) {
-  const Stopwatch encode;
+  Timed encode(trace_, "encode", &item->tensor->stats.encode_ms);
   const absl::Span<const float> input = DenseInput(context, item);
-  item->tensor->stats.encode_ms += encode.Milliseconds();
+  encode.Stop();
   const absl::Span<float> result = ResultSpan(*item, &output_);
-  const Stopwatch exchange;
+  Timed wait(trace_, "wait", &item->tensor->stats.exchange_ms);
   if (absl::Status status = SumDense(input.data(), result.data(), result.size()); !status.ok()) return status;
-  CountDense(item, sizeof(float), exchange.Milliseconds());
+  wait.Stop();
+  item->bytes = RingBytes(item->tensor->elements, sizeof(float));
   FinishDense(context, item, result);
   return absl::OkStatus();
 }
@@ -72,20 +72,21 @@ absl::Status BatchRunner::DenseBucket(const BatchContext& context, absl::Span<It
   const absl::Span<float> bucket = bucket_.Get(elements);
   size_t at = 0;
   for (Item& item : items) {
-    const Stopwatch encode;
+    const Timed encode(trace_, "encode", &item.tensor->stats.encode_ms);
     const absl::Span<const float> input = DenseInput(context, &item);
     std::copy(input.begin(), input.end(), bucket.begin() + static_cast<ptrdiff_t>(at));
     at += input.size();
-    item.tensor->stats.encode_ms += encode.Milliseconds();
+    item.bytes = RingBytes(input.size(), sizeof(float));
   }
-  const Stopwatch exchange;
+  double waited_ms = 0;
+  Timed wait(trace_, "wait", &waited_ms);
   if (absl::Status status = SumDense<float>(bucket.data(), bucket.data(), elements); !status.ok())
     return status;
-  const double ms = exchange.Milliseconds();
+  wait.Stop();
+  ShareTime(items, waited_ms);
   at = 0;
   for (Item& item : items) {
     const size_t n = item.tensor->elements;
-    CountDense(&item, sizeof(float), ms * static_cast<double>(n) / static_cast<double>(elements));
     const absl::Span<float> result = ResultSpan(item, &output_);
     std::copy_n(bucket.data() + at, n, result.data());
     at += n;
@@ -95,12 +96,11 @@ absl::Status BatchRunner::DenseBucket(const BatchContext& context, absl::Span<It
 }
 
 void BatchRunner::FinishDense(const BatchContext& context, Item* item, absl::Span<float> result) {
-  const Stopwatch decode;
+  const Timed decode(trace_, "decode", &item->tensor->stats.decode_ms);
   if (const float weight = Weight(); weight != 1.0f) {
     for (float& x : result) x *= weight;
   }
   Finish(context, item, result);
-  item->tensor->stats.decode_ms += decode.Milliseconds();
 }
 
 // fp64 gradients of method allreduce that are not compressed never pass through fp32: what comes back is the
@@ -113,10 +113,11 @@ absl::Status BatchRunner::DenseDouble(Item* item) {
     std::fill_n(result, tensor.elements, 0.0);
     input = result;
   }
-  const Stopwatch exchange;
+  Timed wait(trace_, "wait", &tensor.stats.exchange_ms);
   if (absl::Status status = SumDense(input, result, tensor.elements); !status.ok()) return status;
-  CountDense(item, sizeof(double), exchange.Milliseconds());
-  const Stopwatch decode;
+  wait.Stop();
+  item->bytes = RingBytes(tensor.elements, sizeof(double));
+  const Timed decode(trace_, "decode", &tensor.stats.decode_ms);
   // The mean by division: 1/N is not exact in fp64 either, and here nothing else is lost.
   const double divisor = config_.reduce == wire::Reduce::kMean ? group_->size() : 1.0;
   bool finite = true;
@@ -126,13 +127,7 @@ absl::Status BatchRunner::DenseDouble(Item* item) {
   }
   tensor.last_finite = finite;
   CountCall(*item);
-  tensor.stats.decode_ms += decode.Milliseconds();
   return absl::OkStatus();
-}
-
-void BatchRunner::CountDense(Item* item, size_t element_bytes, double ms) {
-  item->bytes = RingBytes(item->tensor->elements, element_bytes);
-  item->tensor->stats.exchange_ms += ms;
 }
 
 template <typename T>

@@ -12,7 +12,6 @@
 
 #include "compressors/kernels/vector.h"
 #include "runtime/engine/batch.h"
-#include "runtime/engine/stopwatch.h"
 
 namespace terse::engine {
 
@@ -48,11 +47,13 @@ absl::Status BatchRunner::RunLowRank(const BatchContext& context, absl::Span<Ite
     }
 
     if (total == 0) break;  // every tensor dropped out
-    const Stopwatch exchange;
+    double waited_ms = 0;
+    Timed wait(trace_, "wait", &waited_ms);
     if (absl::Status status = SumDense<float>(bucket.data(), bucket.data(), total); !status.ok()) {
       return status;
     }
-    ShareTime(items, exchange.Milliseconds());
+    wait.Stop();
+    ShareTime(items, waited_ms);
 
     for (size_t i = 0, at = flags; i < items.size(); at += counts[i++]) {
       if (round == 0) items[i].nonfinite = bucket[i] > 0.0f;
@@ -71,7 +72,7 @@ absl::Status BatchRunner::RunLowRank(const BatchContext& context, absl::Span<Ite
 
 RoundArgs BatchRunner::PrepareRounds(const BatchContext& context, Item* item, absl::Span<float>* work) {
   Tensor& tensor = *item->tensor;
-  const Stopwatch watch;
+  const Timed encode(trace_, "encode", &tensor.stats.encode_ms);
   const RoundSizes sizes = tensor.codec->SizesOf(item->params, tensor.shape);
   tensor.worker_state.resize(sizes.state);
   Tensor::Pending& pending = tensor.pending;
@@ -97,25 +98,23 @@ RoundArgs BatchRunner::PrepareRounds(const BatchContext& context, Item* item, ab
   args.payload = absl::MakeSpan(pending.payloads);
   args.random = RandomOf(tensor, /*stage=*/0);
   args.random.rank = 0;
-  tensor.stats.encode_ms += watch.Milliseconds();
   return args;
 }
 
 absl::Status BatchRunner::BeginRound(Item* item, RoundArgs* args, size_t round, absl::Span<float> floats) {
   Tensor& tensor = *item->tensor;
-  const Stopwatch watch;
+  const Timed encode(trace_, "encode", &tensor.stats.encode_ms);
   args->scratch = scratch_.Get(tensor.codec->SizesOf(item->params, tensor.shape).scratch);
   const absl::StatusOr<EncodeResult> begun = tensor.codec->BeginRound(item->params, *args, round, floats);
   if (!begun.ok()) return begun.status();
   item->nonfinite |= begun->nonfinite;
-  tensor.stats.encode_ms += watch.Milliseconds();
   return absl::OkStatus();
 }
 
 absl::Status BatchRunner::EndRound(const BatchContext& context, Item* item, RoundArgs* args, size_t round,
                                    absl::Span<const float> sum) {
   Tensor& tensor = *item->tensor;
-  const Stopwatch watch;
+  const Timed decode(trace_, "decode", &tensor.stats.decode_ms);
   const bool last = round + 1 == tensor.codec->Rounds(item->params);
   const absl::Span<float> result = last ? ResultSpan(*item, &output_) : absl::Span<float>();
   args->scratch = scratch_.Get(tensor.codec->SizesOf(item->params, tensor.shape).scratch);
@@ -129,7 +128,6 @@ absl::Status BatchRunner::EndRound(const BatchContext& context, Item* item, Roun
     }
     Finish(context, item, result);
   }
-  tensor.stats.decode_ms += watch.Milliseconds();
   return absl::OkStatus();
 }
 

@@ -68,8 +68,7 @@ ScatterReduce::ScatterReduce(BatchRunner* runner, const BatchContext& context,
 }
 
 absl::Status ScatterReduce::Run() {
-  double exchange_ms = 0;
-  Timed exchange(runner_.trace_, "exchange", &exchange_ms);
+  const Stopwatch exchange;
   double worked = 0;
   for (const BatchRunner::Item& item : items_) {
     worked -= item.tensor->stats.encode_ms + item.tensor->stats.decode_ms;
@@ -82,11 +81,7 @@ absl::Status ScatterReduce::Run() {
   for (const BatchRunner::Item& item : items_) {
     worked += item.tensor->stats.encode_ms + item.tensor->stats.decode_ms;
   }
-  uint64_t bytes = 0;
-  for (const BatchRunner::Item& item : items_) bytes += item.bytes;
-  exchange.SetValue("bytes", bytes);
-  exchange.Stop();
-  runner_.ShareTime(items_, exchange_ms - worked);
+  runner_.ShareTime(items_, exchange.Milliseconds() - worked);
   return status;
 }
 

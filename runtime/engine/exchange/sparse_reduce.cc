@@ -22,7 +22,6 @@
 #include "compressors/kernels/floats.h"
 #include "compressors/select.h"
 #include "runtime/engine/batch.h"
-#include "runtime/engine/stopwatch.h"
 
 namespace terse::engine {
 
@@ -47,16 +46,14 @@ class BatchRunner::SparseReduce {
     if (absl::Status status = SendToAll(); !status.ok()) return status;
     runner_.ShareTime(items_, exchange_ms_);
     for (size_t i = 0; i < items_.size(); ++i) {
-      const Stopwatch watch;
+      const Timed decode(runner_.trace_, "decode", &items_[i].tensor->stats.decode_ms);
       if (absl::Status status = ReadSums(&items_[i], &parts_[i]); !status.ok()) return status;
-      items_[i].tensor->stats.decode_ms += watch.Milliseconds();
     }
     if (absl::Status status = runner_.CheckAtEnd(rest_); !status.ok()) return status;
     for (size_t i = 0; i < items_.size(); ++i) {
-      const Stopwatch watch;
+      const Timed decode(runner_.trace_, "decode", &items_[i].tensor->stats.decode_ms);
       ReturnRejected(&items_[i], &parts_[i]);
       Deliver(&items_[i], parts_[i]);
-      items_[i].tensor->stats.decode_ms += watch.Milliseconds();
     }
     return absl::OkStatus();
   }
@@ -91,7 +88,7 @@ class BatchRunner::SparseReduce {
       return status;
     }
     item->nonfinite = local.nonfinite;
-    const Stopwatch watch;
+    const Timed unpack(runner_.trace_, "encode", &item->tensor->stats.encode_ms);
     part->k = tensor.codec->MostEntries(item->params, tensor.elements);
     part->own.Resize(part->k);
     const absl::StatusOr<size_t> count =
@@ -99,7 +96,6 @@ class BatchRunner::SparseReduce {
                              absl::MakeSpan(part->own.positions), absl::MakeSpan(part->own.values));
     if (!count.ok()) return count.status();
     part->own.Resize(*count);
-    item->tensor->stats.encode_ms += watch.Milliseconds();
     return absl::OkStatus();
   }
 
@@ -134,7 +130,6 @@ class BatchRunner::SparseReduce {
   }
 
   absl::Status SendToOwners() {
-    const Stopwatch pack;
     size_t most = 0;
     for (size_t i = 0; i < items_.size(); ++i) {
       const Region whole = Whole(items_[i]);
@@ -147,6 +142,7 @@ class BatchRunner::SparseReduce {
     for (size_t r = 0; r < ranks_; ++r) {
       const size_t begin = at_;
       for (size_t i = 0; i < items_.size(); ++i) {
+        const Timed pack(runner_.trace_, "encode", &items_[i].tensor->stats.encode_ms);
         const Region region = parts_[i].regions[r];
         const size_t size = PackEntriesOf(region, items_[i], &parts_[i]);
         Seal(&items_[i], RangeOf(region, size), r == self_ ? 0 : 1);
@@ -161,16 +157,14 @@ class BatchRunner::SparseReduce {
             wire::kFrameHeaderBytes + Packed(items_[i], items_[i].params, Own(parts_[i]), parts_[i].most[r]);
       }
     }
-    items_[0].tensor->stats.encode_ms += pack.Milliseconds();
     const absl::Status status =
         Exchange(capacities, [&](absl::Span<const transport::Buffer> to, absl::Span<size_t> lengths) {
           return runner_.group_->Alltoallv(from, to, lengths, {});
         });
     if (!status.ok()) return status;
     for (size_t i = 0; i < items_.size(); ++i) {
-      const Stopwatch watch;
+      const Timed sum(runner_.trace_, "sum", &items_[i].tensor->stats.decode_ms);
       if (absl::Status reduced = Reduce(&items_[i], &parts_[i]); !reduced.ok()) return reduced;
-      items_[i].tensor->stats.decode_ms += watch.Milliseconds();
     }
     return runner_.CheckAtEnd(rest_);
   }
@@ -181,7 +175,7 @@ class BatchRunner::SparseReduce {
     for (size_t i = 0; i < items_.size(); ++i) most += MostSumsMessage(items_[i], parts_[i]);
     Begin(most);
     for (size_t i = 0; i < items_.size(); ++i) {
-      const Stopwatch watch;
+      const Timed pack(runner_.trace_, "encode sum", &items_[i].tensor->stats.encode_ms);
       SparsePart& part = parts_[i];
       PutLoad({.received = static_cast<uint32_t>(part.received.size()),
                .distinct = static_cast<uint32_t>(part.sums.size())},
@@ -190,7 +184,6 @@ class BatchRunner::SparseReduce {
       const size_t size = kLoadBytes + Pack(items_[i], SumParams(items_[i]), Own(part), part.sums.positions,
                                             part.sums.values, Payload().subspan(kLoadBytes));
       Seal(&items_[i], RangeOf(Own(part), size), ranks_ - 1);
-      items_[i].tensor->stats.encode_ms += watch.Milliseconds();
     }
     return Gather(std::vector<size_t>(ranks_, most));
   }
@@ -392,7 +385,7 @@ class BatchRunner::SparseReduce {
   // start(to, lengths) begins a collective; what rank r sent is in rest_[r] afterwards.
   template <typename Start>
   absl::Status Exchange(const std::vector<size_t>& capacities, const Start& start) {
-    const Stopwatch watch;
+    const Timed wait(runner_.trace_, "wait", &exchange_ms_);
     const absl::Span<std::byte> memory =
         runner_.receive_.Get(std::accumulate(capacities.begin(), capacities.end(), size_t{0}));
     std::vector<transport::Buffer> to(ranks_);
@@ -405,7 +398,6 @@ class BatchRunner::SparseReduce {
     for (size_t r = 0; r < ranks_; ++r) {
       rest_[r] = wire::Bytes(static_cast<const std::byte*>(to[r].data), lengths[r]);
     }
-    exchange_ms_ += watch.Milliseconds();
     return absl::OkStatus();
   }
 
