@@ -13,6 +13,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <type_traits>
 
 #include "compressors/kernels/dispatch.h"
 #include "compressors/kernels/momentum-inl.h"
@@ -129,7 +130,8 @@ Kernels::Collected Collect(const Kernels::Gathered& from, size_t n, uint32_t fir
   Kernels::Collected found;
   if (from.momentum != nullptr) {
     VisitMomentum(*from.momentum, from.input, [&](const auto& rule) HWY_ATTR {
-      found = run(FromMomentum<rule.kDecays, rule.kIsNesterov>{rule, from.residual});
+      using Rule = std::remove_cvref_t<decltype(rule)>;
+      found = run(FromMomentum<Rule::kDecays, Rule::kIsNesterov>{rule, from.residual});
     });
   } else if (from.compensated) {
     found = from.residual == nullptr ? run(FromResidual<false>{from.input, nullptr})

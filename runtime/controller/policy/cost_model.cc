@@ -12,6 +12,7 @@ namespace {
 constexpr double kFrame = static_cast<double>(wire::kFrameHeaderBytes);
 constexpr double kEntriesHeader = 8;  // of a payload of entries
 constexpr double kSamplesPayload = 32 * 4;
+constexpr double kPiece = 48 * 1024;    // of a payload, in the messages of scatter-reduce
 constexpr double kLoad = 8;             // in front of an owner's sums
 constexpr double kSparseBound = 6 * 4;  // bytes of an entry that sparse reduce may send, times (N - 1) / N
 
@@ -90,12 +91,18 @@ Cost SparseReduceCost(const Machine& machine, const Workload& load, const Kernel
 
 Cost ScatterReduceCost(const Machine& machine, const Workload& load, const Kernels& kernels, double bits) {
   const double peers = load.ranks - 1;
+  const double shard = load.elements * bits / 8 / load.ranks;
+  const double messages = peers * std::ceil(shard / kPiece);  // in each of the two rounds
   Cost cost;
-  cost.overhead = 2 * peers * kFrame;
-  cost.bytes = 2 * peers / load.ranks * load.elements * bits / 8 + cost.overhead;
-  // The own shard is summed over all ranks, which is a whole tensor's decoding, and encoded again.
-  cost.seconds = RoundsSeconds(machine, 2, peers, cost.bytes) +
-                 (kernels.encode * (1 + 1 / load.ranks) + 2 * kernels.decode) * CopySeconds(machine, load);
+  cost.overhead = 2 * messages * kFrame;
+  cost.bytes = 2 * peers * shard + cost.overhead;
+  // In each round the wire and the processor are busy at the same time. The own shard is summed over all
+  // ranks, which is a whole tensor's decoding, and encoded again.
+  const double wire = cost.bytes / 2 / machine.bytes_per_s;
+  const double processor = messages * machine.message_s;
+  const double copy = CopySeconds(machine, load);
+  cost.seconds = 2 * machine.latency_s + std::max(wire, processor + kernels.encode * copy) +
+                 std::max(wire, processor + (kernels.encode / load.ranks + 2 * kernels.decode) * copy);
   return cost;
 }
 

@@ -5,9 +5,10 @@
 // that nobody here has; the formulas are in this place alone.
 //
 // The time is that of the wire (latency, the processor's work on each message, bytes over rate; what a rank
-// sends and what it receives pass each other) and of the kernels, in times of a memcpy of the gradient, one
-// after the other. It knows nothing of congestion, stragglers or of what overlaps, so it is for comparing,
-// not for predicting to a few percent; docs/results/scaling.md holds it against measurements.
+// sends and what it receives pass each other) and of the kernels, in times of a memcpy of the gradient: one
+// after the other, but for the rounds of scatter-reduce, which take the longer of the two. It knows nothing
+// of congestion and stragglers, so it is for comparing, not for predicting to a few percent;
+// docs/results/scaling.md holds it against measurements.
 //
 // No function of libm that may differ in a last bit is used: ranks that compare costs must agree.
 #ifndef TERSE_RUNTIME_CONTROLLER_POLICY_COST_MODEL_H_
@@ -35,7 +36,7 @@ struct Workload {
 };
 
 // What a codec's kernels take, with what surrounds them in an exchange, in times of a memcpy of the gradient:
-// as measured with two hosts (docs/results/scaling.md). Those of split codecs hide behind the wire, in part.
+// as measured with two hosts (docs/results/scaling.md).
 struct Kernels {
   double encode = 0;
   double decode = 0;
