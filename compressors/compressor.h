@@ -109,8 +109,9 @@ struct EncodeResult {
   bool nonfinite = false;  // the input held a NaN or an Inf (treated as 0)
 };
 
-// What an output element gets from a decoded one.
-enum class Accumulate : uint8_t { kAssign, kAdd };
+// What an output element gets from a decoded one. kAssignAround: kAssign, by stores around the caches where
+// the codec has them, for parts of vectors that are too large for these (kernels::kStreamBytes).
+enum class Accumulate : uint8_t { kAssign, kAdd, kAssignAround };
 
 // No codec's ClosingBytes are more.
 inline constexpr size_t kMostClosingBytes = 16;

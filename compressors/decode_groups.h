@@ -15,7 +15,15 @@
 namespace terse {
 
 inline kernels::Start StartOf(Accumulate accumulate) {
-  return accumulate == Accumulate::kAssign ? kernels::Start::kAssign : kernels::Start::kAdd;
+  switch (accumulate) {
+    case Accumulate::kAdd:
+      return kernels::Start::kAdd;
+    case Accumulate::kAssignAround:
+      return kernels::Start::kStream;
+    case Accumulate::kAssign:
+      break;
+  }
+  return kernels::Start::kAssign;
 }
 
 // DecodeSum by `decode(payloads, start)`, which decodes one to kMaxPeers payloads into `out` and returns

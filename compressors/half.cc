@@ -41,7 +41,9 @@ absl::Status ElementCompressor::DecodeGroup(absl::Span<const wire::Bytes> payloa
 
 absl::Status ElementCompressor::Decode(const wire::CodecParams& params, wire::Bytes payload, float weight,
                                        Accumulate accumulate, absl::Span<float> out) const {
-  return DecodeGroup({&payload, 1}, weight, StartOf(accumulate), out);
+  const absl::Status status = DecodeGroup({&payload, 1}, weight, StartOf(accumulate), out);
+  if (accumulate == Accumulate::kAssignAround) kernels::EndStream();
+  return status;
 }
 
 absl::Status ElementCompressor::DecodeSum(const wire::CodecParams& params,

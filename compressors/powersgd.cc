@@ -184,7 +184,10 @@ absl::Status PowerSgd::EndRound(const wire::CodecParams& params, const RoundArgs
   const float weight = 1.0f / static_cast<float>(args.ranks);
   std::transform(sum.begin(), sum.end(), memory.work, [weight](float x) { return weight * x; });
   if (params.error == wire::LowRankError::kAveraged) std::copy_n(mean, sum.size(), memory.right);
-  kernels.expand(layout.shape(), memory.left, mean, 1.0f, kernels::Start::kAssign, out.data());
+  const bool around = out.size() * sizeof(float) > kernels::kStreamBytes;
+  kernels.expand(layout.shape(), memory.left, mean, 1.0f,
+                 around ? kernels::Start::kStream : kernels::Start::kAssign, out.data());
+  if (around) kernels::EndStream();
   kernels.expand(layout.shape(), memory.left, memory.right, -1.0f, kernels::Start::kAdd,
                  args.residual.data());
   for (size_t k = 0; k < layout.rank; ++k) {
@@ -219,6 +222,7 @@ absl::Status PowerSgd::Decode(const wire::CodecParams& params, wire::Bytes paylo
     return absl::DataLossError("powersgd payload holds a factor that no encoder makes");
   }
   kernels::ActiveKernels().expand(layout.shape(), left, right, weight, StartOf(accumulate), out.data());
+  if (accumulate == Accumulate::kAssignAround) kernels::EndStream();
   return absl::OkStatus();
 }
 

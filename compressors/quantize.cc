@@ -184,7 +184,9 @@ absl::Status Quantize::DecodeGroup(const wire::CodecParams& params, absl::Span<c
 absl::Status Quantize::Decode(const wire::CodecParams& params, wire::Bytes payload, float weight,
                               Accumulate accumulate, absl::Span<float> out) const {
   if (absl::Status status = CheckParams(params); !status.ok()) return status;
-  return DecodeGroup(params, {&payload, 1}, weight, StartOf(accumulate), out);
+  const absl::Status status = DecodeGroup(params, {&payload, 1}, weight, StartOf(accumulate), out);
+  if (accumulate == Accumulate::kAssignAround) kernels::EndStream();
+  return status;
 }
 
 absl::Status Quantize::DecodeSum(const wire::CodecParams& params, absl::Span<const wire::Bytes> payloads,

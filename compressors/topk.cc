@@ -12,6 +12,7 @@
 #include "compressors/encode_args.h"
 #include "compressors/kernels/dispatch.h"
 #include "compressors/kernels/floats.h"
+#include "compressors/kernels/vector.h"
 #include "compressors/rice.h"
 #include "compressors/select.h"
 #include "compressors/topk_entries.h"
@@ -317,6 +318,27 @@ class Selector {
   bool nonfinite_ = false;
 };
 
+// Adds the entries below `end`. Few lie in one line of `out`, so lines are asked for a batch ahead.
+template <bool kAssign>
+void AddEntries(Entries* entries, size_t end, float weight, float* out) {
+  constexpr size_t kBatch = 64;
+  uint32_t positions[kBatch];
+  float terms[kBatch];
+  while (entries->position() < end) {
+    size_t count = 0;
+    for (; count < kBatch && entries->position() < end; entries->Advance(), ++count) {
+      positions[count] = static_cast<uint32_t>(entries->position());
+      terms[count] = weight * entries->value();
+      __builtin_prefetch(out + positions[count], /*rw=*/1);
+    }
+    for (size_t i = 0; i < count; ++i) {
+      float& to = out[positions[i]];
+      // Assigned, not added to the zero there: a -0 stays one.
+      to = kAssign ? terms[i] : to + terms[i];
+    }
+  }
+}
+
 absl::Status DecodeGroup(absl::Span<const wire::Bytes> payloads, float weight, kernels::Start start,
                          absl::Span<float> out) {
   Entries entries[kernels::kMaxPeers];
@@ -327,18 +349,13 @@ absl::Status DecodeGroup(absl::Span<const wire::Bytes> payloads, float weight, k
   }
   // All payloads' entries of a piece of `out` while it is in the cache; with few, clearing all of `out` at
   // once is faster.
-  const size_t piece = count < out.size() / 512 ? out.size() : kDecodePiece;
+  const bool assign = start == kernels::Start::kAssign || start == kernels::Start::kStream;
+  const size_t piece = count < out.size() / 16 ? out.size() : kDecodePiece;
   for (size_t begin = 0; begin < out.size(); begin += piece) {
     const size_t end = std::min(out.size(), begin + piece);
-    // memset, for which processors have something better than stores.
-    if (start != kernels::Start::kAdd) std::memset(out.data() + begin, 0, (end - begin) * sizeof(float));
+    if (start != kernels::Start::kAdd) kernels::Clear(out.subspan(begin, end - begin), piece);
     for (size_t p = 0; p < payloads.size(); ++p) {
-      for (; entries[p].position() < end; entries[p].Advance()) {
-        float& to = out[entries[p].position()];
-        const float term = weight * entries[p].value();
-        // Assigned, not added to the zero there: a -0 stays one.
-        to = start == kernels::Start::kAssign ? term : to + term;
-      }
+      (assign ? AddEntries<true> : AddEntries<false>)(&entries[p], end, weight, out.data());
     }
   }
   for (size_t p = 0; p < payloads.size(); ++p) {

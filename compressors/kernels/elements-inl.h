@@ -115,10 +115,6 @@ struct Bf16 {
   }
 };
 
-// An output larger than the caches is written around them: it is not read again before it travels, and its
-// lines need not be loaded first. (In a cache, streaming takes twice as long.)
-constexpr size_t kStreamBytes = size_t{32} << 20;
-
 template <typename Format, bool kResidual>
 bool EncodeRows(const float* input, float* residual, size_t n, std::byte* out) {
   MF finite = AllLanes();
@@ -201,7 +197,7 @@ struct DecodeElementRows {
       for (size_t p = 0; p < kPeers; ++p) {
         sum = AddTerm(start, sum, hn::Mul(by, Format::Decode(data[p] + i * Format::kBytes, good)));
       }
-      hn::StoreU(sum, kF32, out + i);
+      StoreSum(start, sum, out + i);
     }
     finite = good;
   }
@@ -212,7 +208,8 @@ bool DecodeElementsAs(ElementFormat format, const Peers& peers, float weight, St
                       size_t n) {
   const size_t rows = WholeRows(n);
   MF finite = AllLanes();
-  DecodeByGroups(peers.count, start, rows, DecodeElementRows<Format>{peers, weight, out, finite});
+  DecodeByGroups(peers.count, StartAt(start, out), rows,
+                 DecodeElementRows<Format>{peers, weight, out, finite});
   return ScalarKernels().decode_elements(format, Behind(peers, rows * Format::kBytes), weight, start,
                                          out + rows, n - rows) &&
          hn::AllTrue(kF32, finite);

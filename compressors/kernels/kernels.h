@@ -13,6 +13,7 @@
 #ifndef TERSE_COMPRESSORS_KERNELS_KERNELS_H_
 #define TERSE_COMPRESSORS_KERNELS_KERNELS_H_
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 
@@ -24,8 +25,18 @@ inline constexpr size_t kLanes = 16;       // lanes of sums, and of the quantize
 inline constexpr size_t kSumChunk = 4096;  // elements whose lanes are added up by themselves
 inline constexpr size_t kMaxPeers = 16;    // payloads that one call of a decoder takes
 
-// What a decoder's sum starts from: nothing (out = w d), the old value (out += w d), or +0.
-enum class Start : uint8_t { kAssign, kAdd, kZero };
+// What a decoder's sum starts from: nothing (out = w d), the old value (out += w d), or +0. kStream is
+// kAssign with stores around the caches, where `out` is at a multiple of 64 bytes; other processors see them
+// after EndStream.
+enum class Start : uint8_t { kAssign, kAdd, kZero, kStream };
+
+// Vectors of more bytes than that are written around the caches: what was written first would have left them
+// before it is read, and lines need not be loaded before they are written. (In a cache, streaming takes
+// twice as long.)
+inline constexpr size_t kStreamBytes = size_t{8} << 20;
+
+// Orders the streaming stores of this thread before all that it does afterwards.
+inline void EndStream() { std::atomic_thread_fence(std::memory_order_seq_cst); }
 
 // How one element alone travels. kFp32 is verbatim.
 enum class ElementFormat : uint8_t { kFp32, kFp16, kBf16 };
@@ -107,6 +118,9 @@ struct Kernels {
   void (*scale)(float factor, float* values, size_t n);                          // v *= f
   void (*add_scaled)(const float* from, float factor, float* values, size_t n);  // v += f * from
   bool (*all_finite)(const float* values, size_t n);
+  // out <- 0, out <- from, around the caches; EndStream follows.
+  void (*stream_zeros)(float* out, size_t n);
+  void (*stream_copy)(const float* from, float* out, size_t n);
 
   // --- error feedback: residual <- c. Returns nonfinite.
   bool (*compensate)(const float* input, float* residual, size_t n);
@@ -151,7 +165,7 @@ struct Kernels {
                        float* left);
   // right <- transpose(matrix) left. Rows in order, four together, (0 + 1) + (2 + 3), the last ones singly.
   void (*project_columns)(const FactorShape& shape, const float* matrix, const float* left, float* right);
-  // out <- (out +) weight * (left transpose(right)), the rank's products added in order. kAssign or kAdd.
+  // out <- (out +) weight * (left transpose(right)), the rank's products added in order. Not kZero.
   void (*expand)(const FactorShape& shape, const float* left, const float* right, float weight, Start start,
                  float* out);
 

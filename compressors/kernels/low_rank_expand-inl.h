@@ -46,7 +46,7 @@ HWY_INLINE void ExpandRowsAs(const FactorShape& shape, const float* left, const 
     for (size_t r = 0; r < kRows; ++r) {
       float* to = out + r * shape.columns + j;
       const VF term = hn::Mul(by, sum[r]);
-      hn::StoreU(start == Start::kAssign ? term : hn::Add(hn::LoadU(kF32, to), term), kF32, to);
+      StoreSum(start, start == Start::kAdd ? hn::Add(hn::LoadU(kF32, to), term) : term, to);
     }
   }
   for (; j < shape.columns; ++j) {
@@ -54,7 +54,7 @@ HWY_INLINE void ExpandRowsAs(const FactorShape& shape, const float* left, const 
       float sum = left[r] * right[j];
       for (size_t k = 1; k < rank; ++k) sum += left[k * shape.rows + r] * right[k * shape.columns + j];
       float& to = out[r * shape.columns + j];
-      to = start == Start::kAssign ? weight * sum : to + weight * sum;
+      to = start == Start::kAdd ? to + weight * sum : weight * sum;
     }
   }
 }
@@ -77,6 +77,7 @@ HWY_INLINE void ExpandRows(const FactorShape& shape, const float* left, const fl
 void Expand(const FactorShape& shape, const float* left, const float* right, float weight, Start start,
             float* out) {
   constexpr size_t kRows = 4;
+  start = shape.columns % kLanes == 0 ? StartAt(start, out) : start == Start::kAdd ? start : Start::kAssign;
   size_t i = 0;
   for (; i + kRows <= shape.rows; i += kRows) {
     ExpandRows<kRows>(shape, left + i, right, weight, start, out + i * shape.columns);

@@ -185,7 +185,7 @@ struct DecodeSignRows {
           const MF negative = RowMask(bits.data[first + p] + i / 8, v);
           sum = AddTerm(start, sum, hn::IfThenElse(negative, hn::Neg(plus[p]), plus[p]));
         }
-        hn::StoreU(sum, kF32, out + i + v * kN);
+        StoreSum(start, sum, out + i + v * kN);
       }
     }
   }
@@ -193,7 +193,7 @@ struct DecodeSignRows {
 
 void OneBitDecode(const Peers& bits, const float* scales, Start start, float* out, size_t n) {
   const size_t rows = WholeRows(n);
-  DecodeByGroups(bits.count, start, rows, DecodeSignRows{bits, scales, out});
+  DecodeByGroups(bits.count, StartAt(start, out), rows, DecodeSignRows{bits, scales, out});
   ScalarKernels().onebit_decode(Behind(bits, rows / 8), scales, start, out + rows, n - rows);
 }
 

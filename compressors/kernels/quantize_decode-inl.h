@@ -63,7 +63,7 @@ struct DecodeCodeRows {
             sum = AddTerm(start, sum, hn::Mul(by, decoded));
           }
         }
-        hn::StoreU(sum, kF32, out + i + v * kN);
+        StoreSum(start, sum, out + i + v * kN);
       }
     }
   }
@@ -72,6 +72,7 @@ struct DecodeCodeRows {
 void QuantizeDecode(uint32_t bits, const Peers& streams, const float* minimum, const float* unit,
                     float weight, size_t row, Start start, float* out, size_t n) {
   const size_t rows = WholeRows(n);
+  start = StartAt(start, out);
   if ((size_t{1} << bits) <= kN) {
     DecodeByGroups(streams.count, start, rows,
                    DecodeCodeRows<true>{bits, streams, minimum, unit, weight, row, out});

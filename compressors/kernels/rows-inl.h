@@ -125,7 +125,17 @@ HWY_INLINE VF StartValue(Start start, const float* out) {
   return start == Start::kAdd ? hn::LoadU(kF32, out) : hn::Zero(kF32);
 }
 HWY_INLINE VF AddTerm(Start start, VF sum, VF term) {
-  return start == Start::kAssign ? term : hn::Add(sum, term);
+  return start == Start::kAssign || start == Start::kStream ? term : hn::Add(sum, term);
+}
+HWY_INLINE void StoreSum(Start start, VF sum, float* out) {
+  if (start == Start::kStream) {
+    hn::Stream(sum, kF32, out);
+  } else {
+    hn::StoreU(sum, kF32, out);
+  }
+}
+HWY_INLINE Start StartAt(Start start, const float* out) {
+  return start == Start::kStream && reinterpret_cast<uintptr_t>(out) % 64 != 0 ? Start::kAssign : start;
 }
 
 // The peers' data from `bytes` on.

@@ -104,7 +104,7 @@ bool EncodeElements(ElementFormat format, const float* input, float* residual, s
 // out[i] <- start + sum over peers of term(peer, i).
 template <typename Term>
 void Accumulate(size_t peers, Start start, float* out, size_t n, const Term& term) {
-  if (start == Start::kAssign) {
+  if (start == Start::kAssign || start == Start::kStream) {
     for (size_t i = 0; i < n; ++i) out[i] = term(0, i);
     return;
   }
@@ -311,7 +311,7 @@ void Expand(const FactorShape& shape, const float* left, const float* right, flo
       for (size_t k = 1; k < shape.rank; ++k) {
         sum += left[k * shape.rows + i] * right[k * shape.columns + j];
       }
-      row[j] = start == Start::kAssign ? weight * sum : row[j] + weight * sum;
+      row[j] = start == Start::kAdd ? row[j] + weight * sum : weight * sum;
     }
   }
 }
@@ -373,6 +373,8 @@ const Kernels& ScalarKernels() {
       .scale = Scale,
       .add_scaled = AddScaled,
       .all_finite = AllFinite,
+      .stream_zeros = [](float* out, size_t n) { std::fill_n(out, n, 0.0f); },
+      .stream_copy = [](const float* from, float* out, size_t n) { std::copy_n(from, n, out); },
       .compensate = CompensateAll,
       .encode_elements = EncodeElements,
       .decode_elements = DecodeElements,

@@ -12,6 +12,7 @@
 #include "hwy/foreach_target.h"
 // After foreach_target.h, so that they see the target.
 #include <bit>
+#include <type_traits>
 #include <vector>
 
 #include "compressors/kernels/dispatch.h"
@@ -65,6 +66,36 @@ bool AllFinite(const float* values, size_t n) {
   return hn::AllTrue(kF32, finite) && ScalarKernels().all_finite(values + rows, n - rows);
 }
 
+// Calls store(i, wide) for the elements of `out`: a vector at i where it can be streamed, else one element.
+template <typename Store>
+void ForStream(const float* out, size_t n, const Store& store) {
+  size_t i = 0;
+  for (; i < n && reinterpret_cast<uintptr_t>(out + i) % 64 != 0; ++i) store(i, std::false_type());
+  for (; i + kN <= n; i += kN) store(i, std::true_type());
+  for (; i < n; ++i) store(i, std::false_type());
+}
+
+void StreamZeros(float* out, size_t n) {
+  const VF zero = hn::Zero(kF32);
+  ForStream(out, n, [&](size_t i, auto wide) HWY_ATTR {
+    if constexpr (decltype(wide)::value) {
+      hn::Stream(zero, kF32, out + i);
+    } else {
+      out[i] = 0.0f;
+    }
+  });
+}
+
+void StreamCopy(const float* from, float* out, size_t n) {
+  ForStream(out, n, [&](size_t i, auto wide) HWY_ATTR {
+    if constexpr (decltype(wide)::value) {
+      hn::Stream(hn::LoadU(kF32, from + i), kF32, out + i);
+    } else {
+      out[i] = from[i];
+    }
+  });
+}
+
 bool CompensateAll(const float* input, float* residual, size_t n) {
   const size_t rows = WholeRows(n);
   MF finite = AllLanes();
@@ -87,6 +118,8 @@ const Kernels* TargetKernels() {
         .scale = Scale,
         .add_scaled = AddScaled,
         .all_finite = AllFinite,
+        .stream_zeros = StreamZeros,
+        .stream_copy = StreamCopy,
         .compensate = CompensateAll,
         .encode_elements = EncodeElements,
         .decode_elements = DecodeElements,

@@ -4,6 +4,7 @@
 #ifndef TERSE_COMPRESSORS_KERNELS_VECTOR_H_
 #define TERSE_COMPRESSORS_KERNELS_VECTOR_H_
 
+#include <algorithm>
 #include <cassert>
 #include <cmath>
 
@@ -15,6 +16,26 @@ namespace terse::kernels {
 // values *= factor
 inline void ScaleInPlace(float factor, absl::Span<float> values) {
   ActiveKernels().scale(factor, values.data(), values.size());
+}
+
+// Part of a vector of `whole` elements <- 0, around the caches where the vector is too large for them.
+inline void Clear(absl::Span<float> part, size_t whole) {
+  if (whole * sizeof(float) <= kStreamBytes) {
+    std::fill(part.begin(), part.end(), 0.0f);
+    return;
+  }
+  ActiveKernels().stream_zeros(part.data(), part.size());
+  EndStream();
+}
+
+// The same of a copy; no overlap.
+inline void Copy(absl::Span<const float> from, float* part, size_t whole) {
+  if (whole * sizeof(float) <= kStreamBytes) {
+    std::copy(from.begin(), from.end(), part);
+    return;
+  }
+  ActiveKernels().stream_copy(from.data(), part, from.size());
+  EndStream();
 }
 
 // values += factor * from (a product, then a sum). Equal sizes; no overlap but from == values.

@@ -12,6 +12,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "compressors/kernels/dispatch.h"
+#include "compressors/memory/large_vector.h"
 #include "compressors/registry.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -262,6 +263,15 @@ TEST_P(Conformance, WeighsWhatItDecodes) {
   }
   const wire::Bytes payload = tensor.payloads()[0];
   ASSERT_TRUE(codec().Decode(params(), payload, 0.3f, Accumulate::kAssign, absl::MakeSpan(assigned)).ok());
+  for (const size_t shift : {0, 1}) {
+    FloatVector around(n + shift, 7.0f);
+    ASSERT_TRUE(
+        codec()
+            .Decode(params(), payload, 0.3f, Accumulate::kAssignAround, absl::MakeSpan(around).subspan(shift))
+            .ok());
+    EXPECT_EQ(Bits(std::vector<float>(around.begin() + static_cast<ptrdiff_t>(shift), around.end())),
+              Bits(assigned));
+  }
   ASSERT_TRUE(codec().Decode(params(), payload, 0.3f, Accumulate::kAdd, absl::MakeSpan(added)).ok());
   EXPECT_EQ(Bits(assigned), Bits(expected_assigned));
   EXPECT_EQ(Bits(added), Bits(expected_added));

@@ -248,5 +248,26 @@ TEST(Kernels, RandomWordsLookRandom) {
   EXPECT_NEAR(static_cast<double>(ones) / (40'000 * 32), 0.5, 0.002);
 }
 
+// Around the caches, from any alignment.
+TEST(Streaming, WritesWhatOrdinaryStoresWrite) {
+  FloatVector memory(4096 + 64);
+  for (const Kernels* kernels : AvailableKernels()) {
+    for (const size_t shift : {0, 1, 15}) {
+      for (const size_t n : {0, 1, 15, 16, 47, 1000, 4096}) {
+        const std::vector<float> from = Normal(n, 5);
+        std::fill(memory.begin(), memory.end(), 7.0f);
+        kernels->stream_copy(from.data(), memory.data() + shift, n);
+        EndStream();
+        EXPECT_TRUE(std::equal(from.begin(), from.end(), memory.begin() + static_cast<ptrdiff_t>(shift)));
+        kernels->stream_zeros(memory.data() + shift, n);
+        EndStream();
+        for (size_t i = 0; i < memory.size(); ++i) {
+          ASSERT_EQ(memory[i], i >= shift && i < shift + n ? 0.0f : 7.0f) << kernels->name << " " << n;
+        }
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace terse::kernels

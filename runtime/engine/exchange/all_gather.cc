@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "compressors/kernels/vector.h"
 #include "runtime/engine/batch.h"
 
 namespace terse::engine {
@@ -86,7 +87,7 @@ absl::Status BatchRunner::ClearResults(absl::Span<Item> items, transport::Operat
     absl::Span<float> rest = ResultSpan(item, nullptr);
     while (!rest.empty()) {
       const size_t piece = std::min(rest.size(), kClearedAtOnce);
-      std::fill_n(rest.data(), piece, 0.0f);
+      kernels::Clear(rest.first(piece), item.tensor->elements);
       rest.remove_prefix(piece);
       // The transport may have no thread of its own.
       if (absl::Status status = gather->Test().status(); !status.ok()) return status;

@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "absl/strings/str_cat.h"
+#include "compressors/kernels/vector.h"
 #include "proto/wire/text.h"
 #include "runtime/engine/batch.h"
 #include "runtime/engine/convert.h"
@@ -135,7 +136,7 @@ EncodeArgs BatchRunner::ServerArgs(Item* item, size_t piece, absl::Span<const fl
   }
   Tensor::Pending& pending = tensor.pending;
   pending.server_before.resize(tensor.server_residual.size());
-  std::copy(args.residual.begin(), args.residual.end(), pending.server_before.data() + pending.server_saved);
+  kernels::Copy(args.residual, pending.server_before.data() + pending.server_saved, tensor.elements);
   pending.server_saved += args.residual.size();
   pending.server_state_before.insert(pending.server_state_before.end(), args.state.begin(), args.state.end());
   args.scratch = scratch_.Get(tensor.codec->ScratchBytes(item->params, sum.size()));

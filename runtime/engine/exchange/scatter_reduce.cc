@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "compressors/kernels/kernels.h"
 #include "runtime/engine/stopwatch.h"
 
 namespace terse::engine {
@@ -344,12 +345,14 @@ absl::Status ScatterReduce::DecodePart(const Part& part, absl::Span<wire::Bytes>
   Tensor& tensor = *item.tensor;
   Timed decode(runner_.trace_, "decode", &tensor.stats.decode_ms);
   const absl::Span<float> result = runner_.ResultSpan(item, &runner_.output_);
+  const Accumulate assign =
+      result.size() * sizeof(float) > kernels::kStreamBytes ? Accumulate::kAssignAround : Accumulate::kAssign;
   for (size_t r = 0; r < ranks_; ++r) {
     const Shard piece = PieceOf(part, r);
     absl::StatusOr<wire::Bytes> payload =
         runner_.TakeExpected(context_, &item, piece, static_cast<int>(r), &rest[r]);
     if (!payload.ok()) return payload.status();
-    const absl::Status status = tensor.codec->Decode(item.params, *payload, 1.0f, Accumulate::kAssign,
+    const absl::Status status = tensor.codec->Decode(item.params, *payload, 1.0f, assign,
                                                      result.subspan(piece.begin, piece.end - piece.begin));
     if (!status.ok()) return status;
   }

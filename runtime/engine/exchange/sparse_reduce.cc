@@ -20,6 +20,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "compressors/kernels/floats.h"
+#include "compressors/kernels/vector.h"
 #include "compressors/select.h"
 #include "runtime/engine/batch.h"
 
@@ -327,7 +328,7 @@ class BatchRunner::SparseReduce {
 
   void Deliver(Item* item, const SparsePart& part) {
     const absl::Span<float> result = runner_.ResultSpan(*item, &runner_.output_);
-    std::fill(result.begin(), result.end(), 0.0f);
+    kernels::Clear(result, result.size());
     float* const out = result.data();
     for (size_t e = 0; e < part.accepted.size(); ++e)
       out[part.accepted.positions[e]] = part.accepted.values[e];
