@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "compressors/half.h"
 
+#include <atomic>
+
 #include "absl/strings/str_cat.h"
 #include "compressors/decode_groups.h"
 #include "compressors/encode_args.h"
 #include "compressors/kernels/dispatch.h"
+#include "compressors/workers.h"
 
 namespace terse {
 
@@ -16,8 +19,15 @@ absl::StatusOr<EncodeResult> ElementCompressor::EncodeParts(const wire::CodecPar
   EncodeResult result;
   for (Shard& shard : parts) {
     const size_t n = shard.end - shard.begin;
-    result.nonfinite |= kernels.encode_elements(format_, args.input.data() + shard.begin,
-                                                ResidualAt(args, shard.begin), n, shard.out.data());
+    std::atomic<bool> nonfinite = false;
+    ForRanges(n, kernels::kLanes, [&](size_t begin, size_t end) {
+      if (kernels.encode_elements(format_, args.input.data() + shard.begin + begin,
+                                  ResidualAt(args, shard.begin + begin), end - begin,
+                                  shard.out.data() + begin * element_bytes_)) {
+        nonfinite = true;
+      }
+    });
+    result.nonfinite |= nonfinite;
     shard.size = n * element_bytes_;
   }
   return result;
@@ -33,17 +43,23 @@ absl::Status ElementCompressor::DecodeGroup(absl::Span<const wire::Bytes> payloa
     }
     peers.data[peers.count++] = payload.data();
   }
-  if (!kernels::ActiveKernels().decode_elements(format_, peers, weight, start, out.data(), out.size())) {
-    return absl::DataLossError("payload holds a value that is NaN or Inf");
-  }
+  std::atomic<bool> finite = true;
+  ForRanges(out.size(), kernels::kLanes, [&](size_t begin, size_t end) {
+    kernels::Peers behind = peers;
+    for (size_t p = 0; p < behind.count; ++p) behind.data[p] += begin * element_bytes_;
+    if (!kernels::ActiveKernels().decode_elements(format_, behind, weight, start, out.data() + begin,
+                                                  end - begin)) {
+      finite = false;
+    }
+    if (start == kernels::Start::kStream) kernels::EndStream();
+  });
+  if (!finite) return absl::DataLossError("payload holds a value that is NaN or Inf");
   return absl::OkStatus();
 }
 
 absl::Status ElementCompressor::Decode(const wire::CodecParams& params, wire::Bytes payload, float weight,
                                        Accumulate accumulate, absl::Span<float> out) const {
-  const absl::Status status = DecodeGroup({&payload, 1}, weight, StartOf(accumulate), out);
-  if (accumulate == Accumulate::kAssignAround) kernels::EndStream();
-  return status;
+  return DecodeGroup({&payload, 1}, weight, StartOf(accumulate), out);
 }
 
 absl::Status ElementCompressor::DecodeSum(const wire::CodecParams& params,

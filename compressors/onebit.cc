@@ -2,6 +2,7 @@
 #include "compressors/onebit.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstring>
 
@@ -10,6 +11,7 @@
 #include "compressors/encode_args.h"
 #include "compressors/kernels/dispatch.h"
 #include "compressors/kernels/floats.h"
+#include "compressors/workers.h"
 
 namespace terse {
 namespace {
@@ -27,6 +29,34 @@ float ScaleOf(wire::ScaleNorm norm, double sum, size_t n) {
   // The mean of finite floats is in range; its square root in fp64 may be a last place above FLT_MAX,
   // which rounds back to it.
   return static_cast<float>(norm == wire::ScaleNorm::kL1 ? mean : std::sqrt(mean));
+}
+
+// onebit_defer, divided among the workers by chunks: their sums are added in order, as a single call adds
+// them.
+kernels::Sum Defer(wire::ScaleNorm norm, float deferred, const float* input, float* residual, size_t n,
+                   std::byte* bits) {
+  const kernels::Kernels& kernels = kernels::ActiveKernels();
+  if (WorkersFor(n) == 1) return kernels.onebit_defer(norm, deferred, input, residual, n, bits);
+  constexpr size_t kTogether = 1024;  // chunks whose sums are kept
+  double sums[kTogether];
+  std::atomic<bool> nonfinite = false;
+  kernels::Sum total;
+  for (size_t first = 0; first < n; first += kTogether * kernels::kSumChunk) {
+    const size_t size = std::min(n - first, kTogether * kernels::kSumChunk);
+    ForRanges(size, kernels::kSumChunk, [&](size_t begin, size_t end) {
+      for (size_t at = begin; at < end; at += kernels::kSumChunk) {
+        const size_t here = first + at;
+        const kernels::Sum sum = kernels.onebit_defer(
+            norm, deferred, input + here, residual == nullptr ? nullptr : residual + here,
+            std::min(kernels::kSumChunk, end - at), bits + here / 8);
+        sums[at / kernels::kSumChunk] = sum.value;
+        if (sum.nonfinite) nonfinite = true;
+      }
+    });
+    for (size_t chunk = 0; chunk * kernels::kSumChunk < size; ++chunk) total.value += sums[chunk];
+  }
+  total.nonfinite = nonfinite;
+  return total;
 }
 
 // What block 0 keeps of a vector, in the caller's bytes.
@@ -79,9 +109,8 @@ absl::StatusOr<EncodeResult> OneBit::EncodeParts(const wire::CodecParams& params
     part.size = MaxPayloadBytes(params, n);
     if (n == 0) continue;
     wire::Store(part.out.data(), 0.0f);
-    const kernels::Sum sum = kernels::ActiveKernels().onebit_defer(
-        params.scale, state.deferred, args.input.data() + part.begin, ResidualAt(args, part.begin), n,
-        part.out.data() + sizeof(float));
+    const kernels::Sum sum = Defer(params.scale, state.deferred, args.input.data() + part.begin,
+                                   ResidualAt(args, part.begin), n, part.out.data() + sizeof(float));
     state.sum += sum.value;
     result.nonfinite |= sum.nonfinite;
   }
@@ -92,27 +121,28 @@ absl::StatusOr<EncodeResult> OneBit::EncodeParts(const wire::CodecParams& params
 EncodeResult OneBit::EncodeBlocks(const wire::CodecParams& params, const EncodeArgs& args,
                                   Shard* part) const {
   const kernels::Kernels& kernels = kernels::ActiveKernels();
-  EncodeResult result;
+  std::atomic<bool> nonfinite = false;
   const size_t n = part->end - part->begin;
-  std::byte* scales = part->out.data();
-  std::byte* bits = scales + Scales(params, n) * sizeof(float);
-  for (size_t at = 0; at < n; at += params.block) {
-    const size_t size = std::min<size_t>(params.block, n - at);
-    const float* input = args.input.data() + part->begin + at;
-    float* residual = ResidualAt(args, part->begin + at);
-    const kernels::Sum sum = kernels.onebit_sum(params.scale, input, residual, size);
-    const float scale = ScaleOf(params.scale, sum.value, size);
-    result.nonfinite |= sum.nonfinite;
-    wire::Store(scales, scale);
-    scales += sizeof(scale);
-    if (scale == 0.0f) {
-      std::memset(bits + at / 8, 0, (size + 7) / 8);
-    } else {
-      kernels.onebit_encode(scale, input, residual, size, bits + at / 8);
+  std::byte* const scales = part->out.data();
+  std::byte* const bits = scales + Scales(params, n) * sizeof(float);
+  ForRanges(n, params.block, [&](size_t begin, size_t end) {
+    for (size_t at = begin; at < end; at += params.block) {
+      const size_t size = std::min<size_t>(params.block, end - at);
+      const float* input = args.input.data() + part->begin + at;
+      float* residual = ResidualAt(args, part->begin + at);
+      const kernels::Sum sum = kernels.onebit_sum(params.scale, input, residual, size);
+      const float scale = ScaleOf(params.scale, sum.value, size);
+      if (sum.nonfinite) nonfinite = true;
+      wire::Store(scales + at / params.block * sizeof(scale), scale);
+      if (scale == 0.0f) {
+        std::memset(bits + at / 8, 0, (size + 7) / 8);
+      } else {
+        kernels.onebit_encode(scale, input, residual, size, bits + at / 8);
+      }
     }
-  }
+  });
   part->size = MaxPayloadBytes(params, n);
-  return result;
+  return {nonfinite};
 }
 
 size_t OneBit::ClosingBytes(const wire::CodecParams& params) const {
@@ -164,32 +194,37 @@ absl::Status OneBit::DecodeGroup(const wire::CodecParams& params, absl::Span<con
                                               MaxPayloadBytes(params, out.size())));
     }
   }
-  const size_t block = BlockOf(params, out.size());
-  const size_t scale_bytes = Scales(params, out.size()) * sizeof(float);
-  kernels::Peers bits;
-  bits.count = payloads.size();
-  float weighted[kernels::kMaxPeers];
-  for (size_t at = 0, index = 0; at < out.size(); at += block, ++index) {
-    for (size_t p = 0; p < payloads.size(); ++p) {
-      const float scale = wire::Load<float>(payloads[p].data() + index * sizeof(float));
-      if (!std::isfinite(scale) || std::signbit(scale)) {
-        return absl::DataLossError(absl::StrCat("onebit scale ", index, " is ", scale));
-      }
-      weighted[p] = weight * scale;
-      bits.data[p] = payloads[p].data() + scale_bytes + at / 8;
+  const size_t scales = Scales(params, out.size());
+  for (size_t index = 0; index < scales; ++index) {
+    for (const wire::Bytes payload : payloads) {
+      const float scale = wire::Load<float>(payload.data() + index * sizeof(float));
+      if (std::isfinite(scale) && !std::signbit(scale)) continue;
+      return absl::DataLossError(absl::StrCat("onebit scale ", index, " is ", scale));
     }
-    kernels::ActiveKernels().onebit_decode(bits, weighted, start, out.data() + at,
-                                           std::min(block, out.size() - at));
   }
+  // A block that is not the whole vector stays in one range.
+  const size_t block = BlockOf(params, out.size());
+  ForRanges(out.size(), params.block == 0 ? kernels::kLanes : block, [&](size_t begin, size_t end) {
+    kernels::Peers bits;
+    bits.count = payloads.size();
+    float weighted[kernels::kMaxPeers];
+    for (size_t at = begin; at < end; at += block) {
+      for (size_t p = 0; p < payloads.size(); ++p) {
+        weighted[p] = weight * wire::Load<float>(payloads[p].data() + at / block * sizeof(float));
+        bits.data[p] = payloads[p].data() + scales * sizeof(float) + at / 8;
+      }
+      kernels::ActiveKernels().onebit_decode(bits, weighted, start, out.data() + at,
+                                             std::min(block, end - at));
+    }
+    if (start == kernels::Start::kStream) kernels::EndStream();
+  });
   return absl::OkStatus();
 }
 
 absl::Status OneBit::Decode(const wire::CodecParams& params, wire::Bytes payload, float weight,
                             Accumulate accumulate, absl::Span<float> out) const {
   if (absl::Status status = CheckParams(params); !status.ok()) return status;
-  const absl::Status status = DecodeGroup(params, {&payload, 1}, weight, StartOf(accumulate), out);
-  if (accumulate == Accumulate::kAssignAround) kernels::EndStream();
-  return status;
+  return DecodeGroup(params, {&payload, 1}, weight, StartOf(accumulate), out);
 }
 
 absl::Status OneBit::DecodeSum(const wire::CodecParams& params, absl::Span<const wire::Bytes> payloads,

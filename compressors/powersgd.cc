@@ -2,6 +2,7 @@
 #include "compressors/powersgd.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 
 #include "absl/strings/str_cat.h"
@@ -9,6 +10,7 @@
 #include "compressors/kernels/dispatch.h"
 #include "compressors/orthonormalize.h"
 #include "compressors/random_key.h"
+#include "compressors/workers.h"
 #include "proto/wire/matrix_view.h"
 
 namespace terse {
@@ -95,6 +97,17 @@ uint64_t KeyOf(RandomKey random, uint32_t side) {
   return StreamKey(random);
 }
 
+// Divides the rows of a matrix among the workers.
+template <typename Do>
+void ForRows(const Layout& layout, const Do& work) {
+  ForRanges(layout.elements(), layout.columns * kernels::kLanes, [&](size_t begin, size_t end) {
+    kernels::FactorShape rows = layout.shape();
+    rows.skip_first = begin / layout.columns;
+    rows.skip_last = layout.rows - end / layout.columns;
+    work(rows);
+  });
+}
+
 }  // namespace
 
 absl::Status PowerSgd::CheckParams(const wire::CodecParams& params) const {
@@ -148,8 +161,13 @@ absl::StatusOr<EncodeResult> PowerSgd::BeginRound(const wire::CodecParams& param
   if (round == 0) {
     std::copy_n(memory.last_right, layout.right_floats(), memory.work);
     Orthonormalize(layout.columns, layout.rank, KeyOf(args.random, 0), memory.work, memory.doubles);
-    result.nonfinite = kernels.project_rows(layout.shape(), args.input.data(), args.residual.data(),
-                                            memory.work, floats.data());
+    std::atomic<bool> nonfinite = false;
+    ForRows(layout, [&](const kernels::FactorShape& rows) {
+      if (kernels.project_rows(rows, args.input.data(), args.residual.data(), memory.work, floats.data())) {
+        nonfinite = true;
+      }
+    });
+    result.nonfinite = nonfinite;
     Limit(floats);
   } else {
     kernels.project_columns(layout.shape(), args.residual.data(), memory.left, floats.data());
@@ -185,11 +203,12 @@ absl::Status PowerSgd::EndRound(const wire::CodecParams& params, const RoundArgs
   std::transform(sum.begin(), sum.end(), memory.work, [weight](float x) { return weight * x; });
   if (params.error == wire::LowRankError::kAveraged) std::copy_n(mean, sum.size(), memory.right);
   const bool around = out.size() * sizeof(float) > kernels::kStreamBytes;
-  kernels.expand(layout.shape(), memory.left, mean, 1.0f,
-                 around ? kernels::Start::kStream : kernels::Start::kAssign, out.data());
-  if (around) kernels::EndStream();
-  kernels.expand(layout.shape(), memory.left, memory.right, -1.0f, kernels::Start::kAdd,
-                 args.residual.data());
+  ForRows(layout, [&](const kernels::FactorShape& rows) {
+    kernels.expand(rows, memory.left, mean, 1.0f, around ? kernels::Start::kStream : kernels::Start::kAssign,
+                   out.data());
+    kernels.expand(rows, memory.left, memory.right, -1.0f, kernels::Start::kAdd, args.residual.data());
+    if (around) kernels::EndStream();
+  });
   for (size_t k = 0; k < layout.rank; ++k) {
     const float* column = mean + k * layout.columns;
     if (std::all_of(column, column + layout.columns, [](float x) { return x == 0.0f; })) continue;

@@ -2,8 +2,11 @@
 #include "compressors/quantize.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstring>
+#include <limits>
+#include <numeric>
 
 #include "absl/strings/str_cat.h"
 #include "compressors/decode_groups.h"
@@ -11,6 +14,7 @@
 #include "compressors/kernels/dispatch.h"
 #include "compressors/kernels/floats.h"
 #include "compressors/random_key.h"
+#include "compressors/workers.h"
 
 namespace terse {
 namespace {
@@ -53,6 +57,12 @@ Levels LoadLevels(const wire::CodecParams& params, const std::byte* header) {
   }
   const float unit = kernels::FromBf16(wire::Load<uint16_t>(header));
   return {0.0f - static_cast<float>(SideLevels(params)) * unit, unit};
+}
+
+// The greatest value is finite only if minimum and unit are.
+bool Good(const wire::CodecParams& params, const Levels& levels) {
+  const float greatest_code = static_cast<float>((1u << params.bits) - 1);
+  return !std::signbit(levels.unit) && std::isfinite(levels.minimum + greatest_code * levels.unit);
 }
 
 // What Encode has to know of a block before its codes.
@@ -112,41 +122,53 @@ size_t Quantize::MaxPayloadBytes(const wire::CodecParams& params, size_t n) cons
 absl::StatusOr<EncodeResult> Quantize::EncodeParts(const wire::CodecParams& params, const EncodeArgs& args,
                                                    absl::Span<Shard> parts) const {
   if (absl::Status status = CheckEncodeParts(*this, params, args, parts); !status.ok()) return status;
-  const kernels::Kernels& kernels = kernels::ActiveKernels();
-  const uint64_t key = StreamKey(args.random);
-  EncodeResult result;
+  std::atomic<bool> nonfinite = false;
   for (Shard& shard : parts) {
+    // Ranges of whole blocks whose codes end with a word of the lanes.
     const size_t n = shard.end - shard.begin;
-    std::byte* headers = shard.out.data();
-    kernels::LaneStream stream;
-    stream.out = headers + Blocks(params, n) * HeaderBytes(params);
-    for (size_t at = 0; at < n; at += params.block) {
-      const size_t size = std::min<size_t>(params.block, n - at);
-      const size_t begin = shard.begin + at;
-      const float* input = args.input.data() + begin;
-      float* residual = ResidualAt(args, begin);
-
-      const BlockSpan span = StoreHeader(params, input, residual, size, headers);
-      const Levels levels = LoadLevels(params, headers);
-      headers += HeaderBytes(params);
-      result.nonfinite |= span.nonfinite;
-
-      kernels::Quantizer quantizer;
-      quantizer.minimum = levels.minimum;
-      quantizer.unit = levels.unit;
-      quantizer.inverse = levels.unit == 0.0f ? 0.0f : 1.0f / levels.unit;
-      quantizer.bits = params.bits;
-      quantizer.greatest_code = FromMinimum(params) ? (1u << params.bits) - 1 : 2 * SideLevels(params);
-      quantizer.stochastic = params.rounding == wire::Rounding::kStochastic && !span.saturated;
-      quantizer.key[0] = static_cast<uint32_t>(key);
-      quantizer.key[1] = static_cast<uint32_t>(key >> 32);
-      quantizer.row = begin / kernels::kLanes;
-      kernels.quantize_encode(quantizer, input, residual, size, stream);
-    }
-    if (stream.fill != 0) std::memcpy(stream.out, stream.word, sizeof(stream.word));
+    const size_t unit = std::lcm(size_t{params.block}, 32 * kernels::kLanes);
+    ForRanges(n, unit, [&](size_t begin, size_t end) {
+      if (EncodeRange(params, args, shard, begin, end)) nonfinite = true;
+    });
     shard.size = MaxPayloadBytes(params, n);
   }
-  return result;
+  return EncodeResult{nonfinite};
+}
+
+bool Quantize::EncodeRange(const wire::CodecParams& params, const EncodeArgs& args, const Shard& shard,
+                           size_t from, size_t to) const {
+  const kernels::Kernels& kernels = kernels::ActiveKernels();
+  const uint64_t key = StreamKey(args.random);
+  bool nonfinite = false;
+  std::byte* headers = shard.out.data() + from / params.block * HeaderBytes(params);
+  kernels::LaneStream stream;
+  stream.out = shard.out.data() + Blocks(params, shard.end - shard.begin) * HeaderBytes(params) +
+               from / kernels::kLanes * params.bits / 32 * sizeof(stream.word);
+  for (size_t at = from; at < to; at += params.block) {
+    const size_t size = std::min<size_t>(params.block, to - at);
+    const size_t begin = shard.begin + at;
+    const float* input = args.input.data() + begin;
+    float* residual = ResidualAt(args, begin);
+
+    const BlockSpan span = StoreHeader(params, input, residual, size, headers);
+    const Levels levels = LoadLevels(params, headers);
+    headers += HeaderBytes(params);
+    nonfinite |= span.nonfinite;
+
+    kernels::Quantizer quantizer;
+    quantizer.minimum = levels.minimum;
+    quantizer.unit = levels.unit;
+    quantizer.inverse = levels.unit == 0.0f ? 0.0f : 1.0f / levels.unit;
+    quantizer.bits = params.bits;
+    quantizer.greatest_code = FromMinimum(params) ? (1u << params.bits) - 1 : 2 * SideLevels(params);
+    quantizer.stochastic = params.rounding == wire::Rounding::kStochastic && !span.saturated;
+    quantizer.key[0] = static_cast<uint32_t>(key);
+    quantizer.key[1] = static_cast<uint32_t>(key >> 32);
+    quantizer.row = begin / kernels::kLanes;
+    kernels.quantize_encode(quantizer, input, residual, size, stream);
+  }
+  if (stream.fill != 0) std::memcpy(stream.out, stream.word, sizeof(stream.word));
+  return nonfinite;
 }
 
 absl::Status Quantize::DecodeGroup(const wire::CodecParams& params, absl::Span<const wire::Bytes> payloads,
@@ -160,33 +182,40 @@ absl::Status Quantize::DecodeGroup(const wire::CodecParams& params, absl::Span<c
     }
     streams.data[streams.count++] = payload.data() + Blocks(params, out.size()) * HeaderBytes(params);
   }
-  const float greatest_code = static_cast<float>((1u << params.bits) - 1);
-  float minimum[kernels::kMaxPeers];
-  float unit[kernels::kMaxPeers];
-  for (size_t at = 0, block = 0; at < out.size(); at += params.block, ++block) {
-    for (size_t p = 0; p < payloads.size(); ++p) {
-      const Levels levels = LoadLevels(params, payloads[p].data() + block * HeaderBytes(params));
-      minimum[p] = levels.minimum;
-      unit[p] = levels.unit;
-      // The greatest value is finite only if minimum and unit are.
-      if (std::signbit(unit[p]) || !std::isfinite(minimum[p] + greatest_code * unit[p])) {
-        return absl::DataLossError(
-            absl::StrCat("quantize block ", block, " has minimum ", minimum[p], " and unit ", unit[p]));
+  constexpr size_t kNone = std::numeric_limits<size_t>::max();
+  std::atomic<size_t> bad = kNone;  // a block whose levels are no floats, the first of some range
+  ForRanges(out.size(), params.block, [&](size_t begin, size_t end) {
+    float minimum[kernels::kMaxPeers];
+    float unit[kernels::kMaxPeers];
+    for (size_t at = begin; at < end && bad == kNone; at += params.block) {
+      const size_t block = at / params.block;
+      for (size_t p = 0; p < payloads.size(); ++p) {
+        const Levels levels = LoadLevels(params, payloads[p].data() + block * HeaderBytes(params));
+        if (!Good(params, levels)) bad = block;
+        minimum[p] = levels.minimum;
+        unit[p] = levels.unit;
       }
+      if (bad != kNone) break;
+      kernels::ActiveKernels().quantize_decode(params.bits, streams, minimum, unit, weight,
+                                               at / kernels::kLanes, start, out.data() + at,
+                                               std::min<size_t>(params.block, end - at));
     }
-    kernels::ActiveKernels().quantize_decode(params.bits, streams, minimum, unit, weight,
-                                             at / kernels::kLanes, start, out.data() + at,
-                                             std::min<size_t>(params.block, out.size() - at));
+    if (start == kernels::Start::kStream) kernels::EndStream();
+  });
+  if (bad == kNone) return absl::OkStatus();
+  for (const wire::Bytes payload : payloads) {
+    const Levels levels = LoadLevels(params, payload.data() + bad * HeaderBytes(params));
+    if (Good(params, levels)) continue;
+    return absl::DataLossError(absl::StrCat("quantize block ", bad.load(), " has minimum ", levels.minimum,
+                                            " and unit ", levels.unit));
   }
-  return absl::OkStatus();
+  return absl::InternalError("a block of quantize was bad and is not");
 }
 
 absl::Status Quantize::Decode(const wire::CodecParams& params, wire::Bytes payload, float weight,
                               Accumulate accumulate, absl::Span<float> out) const {
   if (absl::Status status = CheckParams(params); !status.ok()) return status;
-  const absl::Status status = DecodeGroup(params, {&payload, 1}, weight, StartOf(accumulate), out);
-  if (accumulate == Accumulate::kAssignAround) kernels::EndStream();
-  return status;
+  return DecodeGroup(params, {&payload, 1}, weight, StartOf(accumulate), out);
 }
 
 absl::Status Quantize::DecodeSum(const wire::CodecParams& params, absl::Span<const wire::Bytes> payloads,

@@ -45,6 +45,10 @@ class Quantize final : public Compressor {
                          float weight, absl::Span<float> out) const override;
 
  private:
+  // Elements [from, to) of a shard; `from` is a multiple of the block and of 512. Returns whether something
+  // was not finite.
+  bool EncodeRange(const wire::CodecParams& params, const EncodeArgs& args, const Shard& shard, size_t from,
+                   size_t to) const;
   absl::Status DecodeGroup(const wire::CodecParams& params, absl::Span<const wire::Bytes> payloads,
                            float weight, kernels::Start start, absl::Span<float> out) const;
 };

@@ -2,10 +2,12 @@
 #include "compressors/topk.h"
 
 #include <algorithm>
+#include <atomic>
 #include <bit>
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <numeric>
 
 #include "absl/strings/str_cat.h"
 #include "compressors/decode_groups.h"
@@ -16,6 +18,7 @@
 #include "compressors/rice.h"
 #include "compressors/select.h"
 #include "compressors/topk_entries.h"
+#include "compressors/workers.h"
 
 namespace terse {
 namespace {
@@ -110,17 +113,17 @@ struct Scratch {
   absl::Span<uint32_t> histogram;
   absl::Span<float> sample;
 
-  static size_t Bytes(const SelectionPlan& plan) {
-    return (2 * plan.capacity + kHistogramBins + plan.sampled) * 4;
+  static size_t Bytes(const SelectionPlan& plan, size_t workers) {
+    return (2 * plan.capacity * workers + kHistogramBins + plan.sampled) * 4;
   }
-  Scratch(const SelectionPlan& plan, wire::MutableBytes bytes) {
+  Scratch(const SelectionPlan& plan, size_t workers, wire::MutableBytes bytes) {
     std::byte* at = bytes.data();
     const auto take = [&at]<typename T>(absl::Span<T>& span, size_t count) {
       span = {reinterpret_cast<T*>(at), count};
       at += count * sizeof(T);
     };
-    take(indices, plan.capacity);
-    take(values, plan.capacity);
+    take(indices, plan.capacity * workers);
+    take(values, plan.capacity * workers);
     take(histogram, kHistogramBins);
     take(sample, plan.sampled);
   }
@@ -162,7 +165,8 @@ class Selector {
         k_(k),
         plan_(plan),
         last_(args.state),
-        scratch_(plan, args.scratch),
+        workers_(WorkersFor(input_.size())),
+        scratch_(plan, workers_, args.scratch),
         kernels_(kernels::ActiveKernels()) {}
 
   // Compensates, selects, rounds what was selected to `format` and leaves the difference in the residual.
@@ -233,22 +237,41 @@ class Selector {
     return to + kLine;
   }
 
-  // The candidates of the whole vector. Returns how many there are, perhaps more than were kept.
+  // The candidates of the whole vector. Returns how many there are, perhaps more than were kept. Every worker
+  // has a stretch of the vector and room for as many candidates as are kept of all.
   size_t Collect(bool compensated, float threshold) {
-    return Collect(compensated, 0, input_.size(), threshold, 0);
+    if (workers_ == 1) return Collect(compensated, 0, input_.size(), threshold, 0, plan_.capacity);
+    size_t counts[kMostWorkers];
+    const size_t each = (input_.size() / workers_ + kChunk - 1) / kChunk * kChunk;
+    ForTasks(workers_, [&](size_t w) {
+      const size_t begin = std::min(input_.size(), w * each);
+      const size_t end = w + 1 == workers_ ? input_.size() : std::min(input_.size(), begin + each);
+      counts[w] = Collect(compensated, begin, end, threshold, w * plan_.capacity, (w + 1) * plan_.capacity);
+    });
+    const size_t found = std::accumulate(counts, counts + workers_, size_t{0});
+    if (found > plan_.capacity) return found;
+    for (size_t w = 0, kept = 0; w < workers_; kept += counts[w++]) {
+      std::copy_n(scratch_.indices.data() + w * plan_.capacity, counts[w], scratch_.indices.data() + kept);
+      std::copy_n(scratch_.values.data() + w * plan_.capacity, counts[w], scratch_.values.data() + kept);
+    }
+    return found;
   }
 
-  // The candidates of [begin, end), stored behind the `kept` first ones as far as there is room.
-  size_t Collect(bool compensated, size_t begin, size_t end, float threshold, size_t kept) {
+  // The candidates of [begin, end), stored from `kept` on as far as there is room before `room`.
+  size_t Collect(bool compensated, size_t begin, size_t end, float threshold, size_t kept, size_t room) {
     kernels::Kernels::Gathered from;
     from.input = input_.data() + begin;
     from.residual = residual_.empty() ? nullptr : residual_.data() + begin;
     from.compensated = compensated;
-    if (!compensated) from.momentum = momentum_;  // of the whole vector only
-    const kernels::Kernels::Collected found = kernels_.collect(
-        from, end - begin, static_cast<uint32_t>(begin), threshold, scratch_.indices.data() + kept,
-        scratch_.values.data() + kept, scratch_.indices.size() - kept);
-    nonfinite_ |= found.nonfinite;
+    kernels::Momentum rest;
+    if (momentum_ != nullptr && !compensated) {
+      rest = momentum_->Behind(begin);
+      from.momentum = &rest;
+    }
+    const kernels::Kernels::Collected found =
+        kernels_.collect(from, end - begin, static_cast<uint32_t>(begin), threshold,
+                         scratch_.indices.data() + kept, scratch_.values.data() + kept, room - kept);
+    if (found.nonfinite) nonfinite_ = true;
     return found.count;
   }
 
@@ -263,7 +286,7 @@ class Selector {
       found = Collect(compensated, threshold);
       compensated = true;
     }
-    if (found < plan_.least || found > scratch_.indices.size()) {
+    if (found < plan_.least || found > plan_.capacity) {
       threshold = SampleThreshold(compensated);
       found = Collect(compensated, threshold);
     }
@@ -271,7 +294,7 @@ class Selector {
       threshold = std::max(kAdjustment * threshold, std::numeric_limits<float>::denorm_min());
       found = Collect(/*compensated=*/true, threshold);
     }
-    if (found < plan_.least || found > scratch_.indices.size()) return 0;
+    if (found < plan_.least || found > plan_.capacity) return 0;
     if (found <= k_) {
       last_.Update(k_, threshold);
       return found;
@@ -289,7 +312,7 @@ class Selector {
     size_t kept = 0;
     for (size_t begin = 0; begin < all.size() && kept < selection.count; begin += kChunk) {
       const size_t end = std::min(all.size(), begin + kChunk);
-      const size_t found = Collect(/*compensated=*/true, begin, end, threshold, kept);
+      const size_t found = Collect(/*compensated=*/true, begin, end, threshold, kept, plan_.capacity);
       kept = Keep(selection, kept, kept, kept + found);
     }
     return kept;
@@ -312,10 +335,11 @@ class Selector {
   size_t k_;
   SelectionPlan plan_;
   LastThreshold last_;
+  size_t workers_;
   Scratch scratch_;
   const kernels::Kernels& kernels_;
   size_t count_ = 0;
-  bool nonfinite_ = false;
+  std::atomic<bool> nonfinite_ = false;
 };
 
 // Adds the entries below `end`. Few lie in one line of `out`, so lines are asked for a batch ahead.
@@ -350,10 +374,14 @@ absl::Status DecodeGroup(absl::Span<const wire::Bytes> payloads, float weight, k
   // All payloads' entries of a piece of `out` while it is in the cache; with few, clearing all of `out` at
   // once is faster.
   const bool assign = start == kernels::Start::kAssign || start == kernels::Start::kStream;
-  const size_t piece = count < out.size() / 16 ? out.size() : kDecodePiece;
+  const size_t piece = count < out.size() / 16 || WorkersFor(out.size()) > 1 ? out.size() : kDecodePiece;
   for (size_t begin = 0; begin < out.size(); begin += piece) {
     const size_t end = std::min(out.size(), begin + piece);
-    if (start != kernels::Start::kAdd) kernels::Clear(out.subspan(begin, end - begin), piece);
+    if (start != kernels::Start::kAdd) {
+      const absl::Span<float> cleared = out.subspan(begin, end - begin);
+      ForRanges(cleared.size(), kernels::kLanes,
+                [&](size_t from, size_t to) { kernels::Clear(cleared.subspan(from, to - from), piece); });
+    }
     for (size_t p = 0; p < payloads.size(); ++p) {
       (assign ? AddEntries<true> : AddEntries<false>)(&entries[p], end, weight, out.data());
     }
@@ -403,7 +431,7 @@ size_t TopK::StateBytes(const wire::CodecParams& params, size_t n) const {
 
 size_t TopK::ScratchBytes(const wire::CodecParams& params, size_t n) const {
   if (n == 0) return 0;
-  return Scratch::Bytes(PlanSelection(n, TopKCount(params.density, n), params.selection));
+  return Scratch::Bytes(PlanSelection(n, TopKCount(params.density, n), params.selection), WorkersFor(n));
 }
 
 absl::StatusOr<EncodeResult> TopK::Encode(const wire::CodecParams& params, const EncodeArgs& args,

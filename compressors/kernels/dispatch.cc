@@ -8,9 +8,13 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "hwy/cache_control.h"
 #include "proto/wire/text.h"
 
 namespace terse::kernels {
+
+void EndStream() { hwy::FlushStream(); }
+
 namespace {
 
 const Kernels* FindKernels(std::string_view name) {

@@ -13,7 +13,6 @@
 #ifndef TERSE_COMPRESSORS_KERNELS_KERNELS_H_
 #define TERSE_COMPRESSORS_KERNELS_KERNELS_H_
 
-#include <atomic>
 #include <cstddef>
 #include <cstdint>
 
@@ -36,7 +35,7 @@ enum class Start : uint8_t { kAssign, kAdd, kZero, kStream };
 inline constexpr size_t kStreamBytes = size_t{8} << 20;
 
 // Orders the streaming stores of this thread before all that it does afterwards.
-inline void EndStream() { std::atomic_thread_fence(std::memory_order_seq_cst); }
+void EndStream();
 
 // How one element alone travels. kFp32 is verbatim.
 enum class ElementFormat : uint8_t { kFp32, kFp16, kBf16 };
@@ -82,6 +81,11 @@ struct FactorShape {
   size_t rows = 0;
   size_t columns = 0;
   size_t rank = 0;
+  // project_rows and expand: rows at the begin and at the end that others do.
+  size_t skip_first = 0;
+  size_t skip_last = 0;
+
+  size_t end_row() const { return rows - skip_last; }
 };
 
 // DGC's momentum (methods/dgc.h): with g = scale * gradient + decay * parameter, without the last product

@@ -78,11 +78,12 @@ void Expand(const FactorShape& shape, const float* left, const float* right, flo
             float* out) {
   constexpr size_t kRows = 4;
   start = shape.columns % kLanes == 0 ? StartAt(start, out) : start == Start::kAdd ? start : Start::kAssign;
-  size_t i = 0;
-  for (; i + kRows <= shape.rows; i += kRows) {
+  size_t i = shape.skip_first;
+  for (; i + kRows <= shape.end_row(); i += kRows) {
     ExpandRows<kRows>(shape, left + i, right, weight, start, out + i * shape.columns);
   }
-  for (; i < shape.rows; ++i) ExpandRows<1>(shape, left + i, right, weight, start, out + i * shape.columns);
+  for (; i < shape.end_row(); ++i)
+    ExpandRows<1>(shape, left + i, right, weight, start, out + i * shape.columns);
 }
 
 }  // namespace HWY_NAMESPACE

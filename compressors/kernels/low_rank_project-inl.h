@@ -159,13 +159,15 @@ HWY_INLINE void ProjectRowsAt(const FactorShape& shape, size_t i, const float* i
 
 bool ProjectRows(const FactorShape& shape, const float* input, float* residual, const float* right,
                  float* left) {
-  std::fill_n(left, shape.rank * shape.rows, 0.0f);
+  for (size_t k = 0; k < shape.rank; ++k) {
+    std::fill(left + k * shape.rows + shape.skip_first, left + k * shape.rows + shape.end_row(), 0.0f);
+  }
   MF finite = AllLanes();
-  size_t i = 0;
-  for (; i + kDotRows <= shape.rows; i += kDotRows) {
+  size_t i = shape.skip_first;
+  for (; i + kDotRows <= shape.end_row(); i += kDotRows) {
     ProjectRowsAt<kDotRows>(shape, i, input, residual, right, left, finite);
   }
-  for (; i < shape.rows; ++i) ProjectRowsAt<1>(shape, i, input, residual, right, left, finite);
+  for (; i < shape.end_row(); ++i) ProjectRowsAt<1>(shape, i, input, residual, right, left, finite);
   return !hn::AllTrue(kF32, finite);
 }
 

@@ -262,7 +262,7 @@ void QuantizeDecode(uint32_t bits, const Peers& streams, const float* minimum, c
 bool ProjectRows(const FactorShape& shape, const float* input, float* residual, const float* right,
                  float* left) {
   bool nonfinite = false;
-  for (size_t i = 0; i < shape.rows; ++i) {
+  for (size_t i = shape.skip_first; i < shape.end_row(); ++i) {
     const float* row = input + i * shape.columns;
     float* c = residual + i * shape.columns;
     for (size_t j = 0; j < shape.columns; ++j) c[j] = Compensate(row, c, j, nonfinite);
@@ -304,7 +304,7 @@ void ProjectColumns(const FactorShape& shape, const float* matrix, const float* 
 
 void Expand(const FactorShape& shape, const float* left, const float* right, float weight, Start start,
             float* out) {
-  for (size_t i = 0; i < shape.rows; ++i) {
+  for (size_t i = shape.skip_first; i < shape.end_row(); ++i) {
     float* row = out + i * shape.columns;
     for (size_t j = 0; j < shape.columns; ++j) {
       float sum = left[i] * right[j];

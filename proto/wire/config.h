@@ -102,6 +102,7 @@ struct Config {
   int64_t rank = -1;  // for launchers that are not MPI; -1: from the transport
   int64_t world_size = -1;
   int64_t seed = 0;
+  int64_t threads = 1;   // of kernels, per rank
   std::string trace;     // folder for a trace of each rank (rank-N.json); empty: none
   bool disable = false;  // TERSE_DISABLE=1: every call is the transport's dense all-reduce
 

@@ -223,6 +223,7 @@ constexpr IntegerRange kBits = {.low = 1, .high = 8};
 constexpr IntegerRange kQuantizeBlock = {.low = 16, .high = 65536, .multiple = 16};
 constexpr IntegerRange kOneBitBlock = {.low = 0, .high = int64_t{1} << 30, .multiple = 8};
 constexpr IntegerRange kLowRank = {.low = 1, .high = 1024};
+constexpr IntegerRange kThreads = {.low = 1, .high = 256};
 constexpr IntegerRange kSeconds = {.low = 1, .high = 86400};
 constexpr IntegerRange kRank = {.low = 0, .high = (int64_t{1} << 31) - 2, .other = -1};
 constexpr IntegerRange kWorldSize = {.low = 1, .high = (int64_t{1} << 31) - 1, .other = -1};
@@ -330,6 +331,8 @@ std::vector<ConfigKey> MakeRows() {
                                        "this rank, for launchers that are not MPI; -1: from the transport")),
       Integer<kWorldSize, &C::world_size>("world_size", "number of ranks; -1: from the transport"),
       Integer<kCount, &C::seed>("seed", "seed of stochastic rounding and sampling"),
+      PerRank(Integer<kThreads, &C::threads>(
+          "threads", "kernel threads of each rank; the job's own thread is one of them")),
       PerRank(Path<&C::trace>("trace",
                               "folder for a trace of each rank, rank-N.json, for chrome://tracing or "
                               "Perfetto; empty: none")),

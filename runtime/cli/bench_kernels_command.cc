@@ -21,7 +21,7 @@ namespace {
 struct CommandLine {
   std::vector<std::string> elements = {"25.6M"};
   std::vector<std::string> kernels = KernelIds();
-  int threads = 1;
+  std::vector<int> threads = {1};
   int repeat = 0;
   uint64_t seed = 1;
   bool json = false;
@@ -70,7 +70,11 @@ void Run(const CommandLine& line) {
     const auto n = static_cast<size_t>(ParseElements(text));
     const GradientSource source(line.seed, /*rank=*/0);
     KernelBench bench(n, [&](std::span<float> to) { source.Fill(0, to.data(), to.size()); });
-    for (const std::string& kernel : line.kernels) results.push_back(bench.Measure(kernel, line.repeat));
+    for (const int threads : line.threads) {
+      for (const std::string& kernel : line.kernels) {
+        results.push_back(bench.Measure(kernel, threads, line.repeat));
+      }
+    }
   }
   std::fputs((line.json ? ToJson : ToTable)(results).c_str(), stdout);
 }
@@ -92,9 +96,12 @@ void AddBenchKernelsCommand(CLI::App* bench, std::function<void()>* run) {
       ->type_name("ID[,ID...]")
       ->delimiter(',')
       ->check(CLI::IsMember(KernelIds()));
-  kernels->add_option("--threads", line->threads, "Kernel threads; the codecs have one")
-      ->check(CLI::Range(1, 1))
-      ->capture_default_str();
+  kernels
+      ->add_option("--threads", line->threads,
+                   "Threads that kernel and memcpy are divided among: 1,2 (default: 1)")
+      ->type_name("N[,N...]")
+      ->delimiter(',')
+      ->check(CLI::Range(1, 256));
   kernels->add_option("--repeat", line->repeat, "Repetitions (default: 21, and more of small sizes)")
       ->check(CLI::Range(1, 100000))
       ->type_name("N");

@@ -8,6 +8,7 @@ namespace terse::engine {
 
 absl::Status BatchRunner::Run(const BatchContext& context, absl::Span<const Call> calls,
                               absl::Span<Tensor* const> tensors) {
+  const ScopedWorkers scope(workers_);
   std::vector<Item> dense;
   std::vector<Item> gathered;
   std::vector<Item> sparse;

@@ -12,6 +12,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "compressors/workers.h"
 #include "proto/wire/config.h"
 #include "proto/wire/frame.h"
 #include "runtime/engine/buffer.h"
@@ -47,6 +48,9 @@ class BatchRunner {
 
   // Where what is done is noted; null: nowhere. Outlives the runner.
   void SetTrace(Trace* trace) { trace_ = trace; }
+
+  // What kernels are divided among; null: nobody. Outlives the runner.
+  void SetWorkers(Workers* workers) { workers_ = workers; }
 
   // One tensor's part in the batch under way.
   struct Item {
@@ -141,6 +145,7 @@ class BatchRunner {
   transport::Group* group_;
   std::chrono::milliseconds patience_;
   Trace* trace_ = nullptr;
+  Workers* workers_ = nullptr;
   // Reused from batch to batch.
   Buffer<float> gradient_;  // staged gradient
   Buffer<float> input_;     // what the method makes of it

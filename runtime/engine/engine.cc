@@ -62,6 +62,7 @@ Engine::~Engine() {
   if (trace_ != nullptr) (void)trace_->Write();
   runner_->SetTrace(nullptr);
   agreement_->SetTrace(nullptr);
+  runner_->SetWorkers(nullptr);
   if (broken_.ok()) return;
   agreement_->Abandon();
   KeepUntilExit(std::move(agreement_), std::move(runner_));
@@ -73,6 +74,10 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Open(const wire::Config& config,
   const absl::StatusOr<Announcements> all = engine->agreement_->Agree(
       engine->Announce(Intent::kConfigure, 0.0), [&] { return wire::AgreedText(config); });
   if (!all.ok()) return engine->Note(all.status());
+  if (config.threads > 1) {
+    engine->workers_ = std::make_unique<WorkerPool>(static_cast<size_t>(config.threads));
+    engine->runner_->SetWorkers(engine->workers_.get());
+  }
   if (!config.trace.empty()) {
     absl::StatusOr<std::unique_ptr<Trace>> trace = Trace::Open(config.trace, engine->rank());
     if (!trace.ok()) return trace.status();
@@ -376,6 +381,7 @@ absl::Status Engine::Step(double applied) {
   const absl::StatusOr<Announcements> all =
       agreement_->Agree(std::move(mine), [&] { return Describe(doing); });
   if (!all.ok()) return Note(all.status());
+  const ScopedWorkers scope(workers_.get());
   for (const std::unique_ptr<Tensor>& tensor : tensors_) {
     if (absl::Status status = Note(ResolvePending(tensor.get(), applied)); !status.ok()) return status;
   }

@@ -33,6 +33,7 @@
 #include "runtime/engine/batch.h"
 #include "runtime/engine/tensor.h"
 #include "runtime/engine/trace.h"
+#include "runtime/workers/worker_pool.h"
 #include "transport/transport.h"
 
 namespace terse::engine {
@@ -165,7 +166,8 @@ class Engine {
   std::chrono::milliseconds patience_;
   // What the transport reads and writes lies in these two; see the destructor.
   std::unique_ptr<Agreement> agreement_;
-  std::unique_ptr<Trace> trace_;  // null: none was asked for
+  std::unique_ptr<Trace> trace_;         // null: none was asked for
+  std::unique_ptr<WorkerPool> workers_;  // null: one thread
   std::unique_ptr<BatchRunner> runner_;
   std::vector<std::unique_ptr<Tensor>> tensors_;
   std::map<std::string, uint32_t, std::less<>> by_name_;

@@ -71,7 +71,7 @@ TEST(Command, WrongUsageIsTwo) {
        {"", "frobnicate", "--frobnicate", "config", "config show --nothing", "config show --set novalue",
         "bench --elements zero", "bench --elements 0", "bench --repeat 0", "bench --repeat many",
         "bench --case nothing", "bench kernels --kernels dgc_selekt", "bench kernels --elements 0",
-        "bench kernels --threads 2", "bench --ranks 2 --set transport.name=mpi", "state", "state show"}) {
+        "bench kernels --threads 0", "bench --ranks 2 --set transport.name=mpi", "state", "state show"}) {
     const Result result = Terse(arguments);
     EXPECT_EQ(result.code, 2) << arguments;
     EXPECT_THAT(result.out, IsEmpty()) << arguments;
@@ -225,17 +225,17 @@ TEST(BenchKernels, MeasuresEveryKernelAtEverySize) {
   const std::vector<std::string> ids = {
       "onebit_encode", "onebit_decode4", "quantize4_encode", "quantize8_encode", "quantize4_decode4",
       "dgc_select",    "topk_encode",    "sparse_decode4",   "half_convert",     "powersgd4"};
-  const Result result = Terse("bench kernels --elements 100,70K --threads 1 --repeat 3 --json");
+  const Result result = Terse("bench kernels --elements 100,300K --threads 1,2 --repeat 3 --json");
   ASSERT_EQ(result.code, 0) << result.err;
   EXPECT_THAT(result.err, IsEmpty());
   const nlohmann::json rows = nlohmann::json::parse(result.out);
-  ASSERT_EQ(rows.size(), 2 * ids.size());
+  ASSERT_EQ(rows.size(), 4 * ids.size());
   for (size_t i = 0; i < rows.size(); ++i) {
     SCOPED_TRACE(rows[i].dump());
     EXPECT_EQ(rows[i].size(), 7u);
     EXPECT_EQ(rows[i].at("kernel"), ids[i % ids.size()]);
-    EXPECT_EQ(rows[i].at("elements"), i < ids.size() ? 100 : 70'000);
-    EXPECT_EQ(rows[i].at("threads"), 1);
+    EXPECT_EQ(rows[i].at("elements"), i < 2 * ids.size() ? 100 : 300'000);
+    EXPECT_EQ(rows[i].at("threads"), 1 + i / ids.size() % 2);
     EXPECT_THAT(rows[i].at("target").get<std::string>(), Not(IsEmpty()));
     EXPECT_GT(rows[i].at("ms"), 0);
     EXPECT_GT(rows[i].at("memcpy_ms"), 0);

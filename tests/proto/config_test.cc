@@ -75,6 +75,7 @@ const std::map<std::string, std::string>& OtherValues() {
       {"rank", "3"},
       {"world_size", "8"},
       {"seed", "42"},
+      {"threads", "3"},
       {"trace", "traces"},
       {"disable", "true"},
   };
@@ -328,7 +329,7 @@ TEST(Settings, ShowNamesEveryOrigin) {
 }
 
 TEST(AgreedText, HasAllKeysButThoseOfARank) {
-  const std::set<std::string> per_rank = {"rank", "transport.timeout_s", "transport.hub", "trace"};
+  const std::set<std::string> per_rank = {"rank", "transport.timeout_s", "transport.hub", "threads", "trace"};
   const std::string text = absl::StrCat("\n", AgreedText(Config()));
   for (const ConfigKey& key : ConfigKeys()) {
     const std::string line = absl::StrCat("\n", std::string(key.path), " = ", key.get(Config()), "\n");

@@ -8,11 +8,14 @@
 #include <cstring>
 #include <memory>
 #include <stdexcept>
+#include <string>
 #include <vector>
 
 #include "compressors/kernels/dispatch.h"
 #include "compressors/memory/large_vector.h"
+#include "compressors/workers.h"
 #include "runtime/cli/kernels/kernel_paths.h"
+#include "runtime/workers/worker_pool.h"
 
 namespace terse::cli {
 namespace {
@@ -93,12 +96,18 @@ KernelBench::KernelBench(size_t n, const FillGradient& fill) : memory_(new Memor
 
 KernelBench::~KernelBench() { delete memory_; }
 
-KernelResult KernelBench::Measure(const std::string& kernel, int repeat) {
+KernelResult KernelBench::Measure(const std::string& kernel, int threads, int repeat) {
   const size_t n = memory_->n;
+  WorkerPool pool(static_cast<size_t>(threads));
+  if (pool.count() != static_cast<size_t>(threads)) {
+    throw std::runtime_error("the system gives no more than " + std::to_string(pool.count()) + " threads");
+  }
+  const ScopedWorkers scope(&pool);
   const int repetitions = repeat > 0 ? repeat : RepetitionsFor(n);
   KernelResult result;
   result.kernel = kernel;
   result.elements = n;
+  result.threads = threads;
   result.target = KernelTarget();
   for (const std::unique_ptr<KernelPath>& path : MakeKernelPaths(kernel, n)) {
     path->Prepare(memory_->Gradient(kWindows - 1));
@@ -107,8 +116,11 @@ KernelResult KernelBench::Measure(const std::string& kernel, int repeat) {
     for (int i = 0; i < kWarmup + repetitions; ++i) {
       const auto step = static_cast<uint64_t>(i);
       const std::span<const float> gradient = memory_->Gradient(step);
-      const Sample copied =
-          Time([&] { std::memcpy(memory_->copy.data(), gradient.data(), gradient.size_bytes()); });
+      const Sample copied = Time([&] {
+        ForRanges(n, 1, [&](size_t begin, size_t end) {
+          std::memcpy(memory_->copy.data() + begin, gradient.data() + begin, (end - begin) * sizeof(float));
+        });
+      });
       const Sample ran = Time([&] { path->Run(step, gradient); });
       if (i < kWarmup) continue;
       copies.push_back(copied);

@@ -37,10 +37,10 @@ class KernelBench {
   KernelBench(const KernelBench&) = delete;
   KernelBench& operator=(const KernelBench&) = delete;
 
-  // `kernel` is one of KernelIds(). repeat 0: as many repetitions as the size needs. Repetitions in which a
-  // thread of the process was preempted do not count, provided that half of them remain. Throws
-  // std::runtime_error when the product refuses to work.
-  KernelResult Measure(const std::string& kernel, int repeat);
+  // `kernel` is one of KernelIds(); kernel and memcpy are divided among so many threads. repeat 0: as many
+  // repetitions as the size needs. Repetitions in which a thread of the process was preempted do not count,
+  // provided that half of them remain. Throws std::runtime_error when the product refuses to work.
+  KernelResult Measure(const std::string& kernel, int threads, int repeat);
 
  private:
   struct Memory;
