@@ -8,6 +8,7 @@ namespace terse {
 namespace {
 
 constexpr std::chrono::microseconds kLook(20);
+constexpr std::chrono::seconds kPatience(1);  // of one wait; whoever waits looks again
 
 // Looks for so long whether `done` holds.
 template <typename Done>
@@ -41,32 +42,33 @@ WorkerPool::WorkerPool(size_t count) {
 
 WorkerPool::~WorkerPool() {
   {
-    const absl::MutexLock lock(&mutex_);
+    const transport::MutexLock lock(mutex_);
     ends_ = true;
   }
+  changed_.NotifyAll();
   for (std::thread& thread : threads_) thread.join();
 }
 
 void WorkerPool::Run(size_t tasks, absl::FunctionRef<void(size_t)> task) {
   Job job{.task = task, .tasks = tasks};
   {
-    const absl::MutexLock lock(&mutex_);
+    const transport::MutexLock lock(mutex_);
     job_ = &job;
     ++jobs_;
   }
+  changed_.NotifyAll();
   job.Work();
   // Whoever wakes up later finds nothing to join.
   {
-    const absl::MutexLock lock(&mutex_);
+    const transport::MutexLock lock(mutex_);
     job_ = nullptr;
   }
   LookFor([this] { return working_ == 0; });
-  const absl::MutexLock lock(&mutex_);
-  mutex_.Await(absl::Condition(
-      +[](std::atomic<size_t>* working) { return *working == 0; }, &working_));
+  const transport::MutexLock lock(mutex_);
+  while (working_ != 0) Wait();
 }
 
-bool WorkerPool::HasNews(uint64_t seen) const { return ends_ || (job_ != nullptr && jobs_ != seen); }
+void WorkerPool::Wait() { (void)changed_.WaitUntil(mutex_, std::chrono::steady_clock::now() + kPatience); }
 
 void WorkerPool::Serve() {
   uint64_t seen = 0;
@@ -74,17 +76,19 @@ void WorkerPool::Serve() {
     LookFor([&] { return jobs_ != seen; });
     Job* job = nullptr;
     {
-      const absl::MutexLock lock(&mutex_);
-      const auto news = [this, seen]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return HasNews(seen); };
-      mutex_.Await(absl::Condition(&news));
+      const transport::MutexLock lock(mutex_);
+      while (!ends_ && (job_ == nullptr || jobs_ == seen)) Wait();
       if (ends_) return;
       seen = jobs_;
       job = job_;
       ++working_;
     }
     job->Work();
-    const absl::MutexLock lock(&mutex_);
-    --working_;
+    {
+      const transport::MutexLock lock(mutex_);
+      --working_;
+    }
+    changed_.NotifyAll();
   }
 }
 

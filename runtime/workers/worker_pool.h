@@ -13,8 +13,8 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
 #include "compressors/workers.h"
+#include "transport/inproc/mutex.h"
 
 namespace terse {
 
@@ -40,9 +40,11 @@ class WorkerPool final : public Workers {
   };
 
   void Serve();
-  bool HasNews(uint64_t seen) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  // Until there is something to look at, or a while has passed.
+  void Wait() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
-  absl::Mutex mutex_;
+  transport::Mutex mutex_;
+  transport::CondVar changed_;
   Job* job_ ABSL_GUARDED_BY(mutex_) = nullptr;  // null: nothing to join
   bool ends_ ABSL_GUARDED_BY(mutex_) = false;
   // Changed under the lock, and looked at without it before anyone waits for the lock.

@@ -5,6 +5,7 @@
 #include "compressors/workers.h"
 
 #include <atomic>
+#include <mutex>
 #include <random>
 #include <set>
 #include <thread>
@@ -45,12 +46,12 @@ TEST(WorkerPool, TasksRunAtTheSameTime) {
   WorkerPool pool(3);
   std::atomic<int> inside = 0;
   std::set<std::thread::id> threads;
-  absl::Mutex mutex;
+  std::mutex mutex;
   // Each waits for the others: one thread alone would never end.
   pool.Run(3, [&](size_t) {
     ++inside;
     while (inside < 3) std::this_thread::yield();
-    const absl::MutexLock lock(&mutex);
+    const std::lock_guard lock(mutex);
     threads.insert(std::this_thread::get_id());
   });
   EXPECT_EQ(threads.size(), 3u);
