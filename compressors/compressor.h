@@ -138,6 +138,7 @@ class Compressor {
 
   // Gather and split codecs (linear ones: SizesOf).
   virtual size_t StateBytes(const wire::CodecParams& params, size_t n) const { return 0; }
+  // Of an Encode with the calling thread's workers (workers.h).
   virtual size_t ScratchBytes(const wire::CodecParams& params, size_t n) const { return 0; }
 
   // True when Encode does the method dgc's update in its own pass over memory (EncodeArgs::momentum).

@@ -374,7 +374,7 @@ absl::Status DecodeGroup(absl::Span<const wire::Bytes> payloads, float weight, k
   // All payloads' entries of a piece of `out` while it is in the cache; with few, clearing all of `out` at
   // once is faster.
   const bool assign = start == kernels::Start::kAssign || start == kernels::Start::kStream;
-  const size_t piece = count < out.size() / 16 || WorkersFor(out.size()) > 1 ? out.size() : kDecodePiece;
+  const size_t piece = count < out.size() / 16 ? out.size() : kDecodePiece;
   for (size_t begin = 0; begin < out.size(); begin += piece) {
     const size_t end = std::min(out.size(), begin + piece);
     if (start != kernels::Start::kAdd) {

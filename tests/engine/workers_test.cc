@@ -146,7 +146,7 @@ TEST_P(Threads, GiveTheBitsOfOneThread) {
 
 using Settings = std::vector<std::pair<std::string, std::string>>;
 
-// Results and bytes of a few steps of rank 0, one of them skipped.
+// Results of a few steps of rank 0, one of them skipped, one applied in part.
 std::vector<uint32_t> Exchange(Settings settings, int threads) {
   settings.emplace_back("threads", std::to_string(threads));
   std::vector<uint32_t> bits;

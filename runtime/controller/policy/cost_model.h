@@ -41,11 +41,11 @@ struct Kernels {
   double encode = 0;
   double decode = 0;
 };
-inline constexpr Kernels kTopKKernels{1.9, 0.6};  // entries are counted apart
-inline constexpr Kernels kDgcKernels{3.0, 0.6};
-inline constexpr Kernels kOneBitKernels{0.9, 0.55};
-inline constexpr Kernels kQuantize4Kernels{1.05, 0.55};
-inline constexpr Kernels kPowerSgdKernels{2.8, 1.9};
+inline constexpr Kernels kTopKKernels{1.7, 0.6};  // entries are counted apart
+inline constexpr Kernels kDgcKernels{2.1, 0.4};
+inline constexpr Kernels kOneBitKernels{1.3, 0.7};
+inline constexpr Kernels kQuantize4Kernels{1.7, 0.8};
+inline constexpr Kernels kPowerSgdKernels{2.3, 1.5};
 
 // Entries of a gather codec: density, and bytes of one.
 struct Entries {
