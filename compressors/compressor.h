@@ -110,7 +110,7 @@ struct EncodeResult {
 };
 
 // What an output element gets from a decoded one. kAssignAround: kAssign, by stores around the caches where
-// the codec has them, for parts of vectors that are too large for these (kernels::kStreamBytes).
+// the codec has them, for parts of vectors that are too large for these (kernels::BeyondCaches).
 enum class Accumulate : uint8_t { kAssign, kAdd, kAssignAround };
 
 // No codec's ClosingBytes are more.
@@ -190,7 +190,8 @@ class Compressor {
   virtual absl::StatusOr<size_t> Unpack(const wire::CodecParams& params, wire::Bytes payload, size_t n,
                                         absl::Span<uint32_t> positions, absl::Span<float> values) const;
   // The payload of such entries; a value that the format of `params` cannot hold is rounded. Returns its
-  // size, at most PackedBytes(params, n, positions.size()), which does not fall with the count (0 for n = 0).
+  // size, at most PackedBytes(params, n, positions.size()), which `out` has (0 for n = 0). More entries never
+  // have a smaller bound.
   virtual size_t PackedBytes(const wire::CodecParams& params, size_t n, size_t count) const { return 0; }
   virtual size_t Pack(const wire::CodecParams& params, size_t n, absl::Span<const uint32_t> positions,
                       absl::Span<const float> values, wire::MutableBytes out) const {

@@ -202,7 +202,7 @@ absl::Status PowerSgd::EndRound(const wire::CodecParams& params, const RoundArgs
   const float weight = 1.0f / static_cast<float>(args.ranks);
   std::transform(sum.begin(), sum.end(), memory.work, [weight](float x) { return weight * x; });
   if (params.error == wire::LowRankError::kAveraged) std::copy_n(mean, sum.size(), memory.right);
-  const bool around = out.size() * sizeof(float) > kernels::kStreamBytes;
+  const bool around = kernels::BeyondCaches(out.size() * sizeof(float));
   ForRows(layout, [&](const kernels::FactorShape& rows) {
     kernels.expand(rows, memory.left, mean, 1.0f, around ? kernels::Start::kStream : kernels::Start::kAssign,
                    out.data());

@@ -154,7 +154,7 @@ bool StreamRows(const float* input, size_t n, std::byte* out) {
 template <typename Format>
 bool EncodeElementsAs(ElementFormat format, const float* input, float* residual, size_t n, std::byte* out) {
   const size_t rows = WholeRows(n);
-  const bool streams = n * Format::kBytes > kStreamBytes && reinterpret_cast<uintptr_t>(out) % 64 == 0;
+  const bool streams = BeyondCaches(n * Format::kBytes) && reinterpret_cast<uintptr_t>(out) % 64 == 0;
   bool found = false;
   if (residual != nullptr) {
     found = EncodeRows<Format, true>(input, residual, rows, out);

@@ -33,6 +33,7 @@ enum class Start : uint8_t { kAssign, kAdd, kZero, kStream };
 // before it is read, and lines need not be loaded before they are written. (In a cache, streaming takes
 // twice as long.)
 inline constexpr size_t kStreamBytes = size_t{8} << 20;
+inline bool BeyondCaches(size_t bytes) { return bytes > kStreamBytes; }
 
 // Orders the streaming stores of this thread before all that it does afterwards.
 void EndStream();

@@ -77,7 +77,8 @@ HWY_INLINE void ExpandRows(const FactorShape& shape, const float* left, const fl
 void Expand(const FactorShape& shape, const float* left, const float* right, float weight, Start start,
             float* out) {
   constexpr size_t kRows = 4;
-  start = shape.columns % kLanes == 0 ? StartAt(start, out) : start == Start::kAdd ? start : Start::kAssign;
+  start = StartAt(start, out);
+  if (start == Start::kStream && shape.columns % kLanes != 0) start = Start::kAssign;  // not for every row
   size_t i = shape.skip_first;
   for (; i + kRows <= shape.end_row(); i += kRows) {
     ExpandRows<kRows>(shape, left + i, right, weight, start, out + i * shape.columns);

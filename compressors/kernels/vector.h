@@ -20,7 +20,7 @@ inline void ScaleInPlace(float factor, absl::Span<float> values) {
 
 // Part of a vector of `whole` elements <- 0, around the caches where the vector is too large for them.
 inline void Clear(absl::Span<float> part, size_t whole) {
-  if (whole * sizeof(float) <= kStreamBytes) {
+  if (!BeyondCaches(whole * sizeof(float))) {
     std::fill(part.begin(), part.end(), 0.0f);
     return;
   }
@@ -30,7 +30,7 @@ inline void Clear(absl::Span<float> part, size_t whole) {
 
 // The same of a copy; no overlap.
 inline void Copy(absl::Span<const float> from, float* part, size_t whole) {
-  if (whole * sizeof(float) <= kStreamBytes) {
+  if (!BeyondCaches(whole * sizeof(float))) {
     std::copy(from.begin(), from.end(), part);
     return;
   }

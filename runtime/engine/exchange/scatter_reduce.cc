@@ -346,7 +346,7 @@ absl::Status ScatterReduce::DecodePart(const Part& part, absl::Span<wire::Bytes>
   Timed decode(runner_.trace_, "decode", &tensor.stats.decode_ms);
   const absl::Span<float> result = runner_.ResultSpan(item, &runner_.output_);
   const Accumulate assign =
-      result.size() * sizeof(float) > kernels::kStreamBytes ? Accumulate::kAssignAround : Accumulate::kAssign;
+      kernels::BeyondCaches(result.size() * sizeof(float)) ? Accumulate::kAssignAround : Accumulate::kAssign;
   for (size_t r = 0; r < ranks_; ++r) {
     const Shard piece = PieceOf(part, r);
     absl::StatusOr<wire::Bytes> payload =
