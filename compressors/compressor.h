@@ -91,6 +91,9 @@ struct RoundArgs {
   absl::Span<const float> input;  // n elements; read in the first round only
   // n elements, always: c lives here. A caller without error feedback gives zeros and forgets the rest.
   absl::Span<float> residual;
+  // The last exchange's payload, where it is still in the residual; empty: nothing is. Taken off by the first
+  // round, in the pass that makes c.
+  wire::Bytes deferred;
   // Of the sizes that SizesOf names; all aligned for floats, scratch to 64 bytes.
   wire::MutableBytes state;    // zero at first use
   wire::MutableBytes payload;  // any content; kept from round to round
@@ -204,9 +207,10 @@ class Compressor {
 
   // Linear codecs: Rounds() dense all-reduces one after the other, the r-th over RoundFloats() floats of
   // each rank. BeginRound writes this rank's floats; EndRound takes their sum over the ranks, with the last
-  // of which `out` (n elements) gets the decoded mean and the residual its correction. Between the two
-  // the residual holds c whole and `state` is untouched, so an exchange that ends half-way has lost nothing.
-  // Decode reads what is then in `payload`.
+  // of which `out` (n elements) gets the decoded mean. From the first BeginRound on the residual holds c
+  // whole, and `state` is untouched until the last EndRound, so an exchange that ends half-way has lost
+  // nothing. What an exchange sent is then in `payload`, and still in the residual: by Decode with weight -1,
+  // or as `deferred` of the next exchange, it comes off.
   virtual size_t Rounds(const wire::CodecParams& params) const { return 0; }
   virtual RoundSizes SizesOf(const wire::CodecParams& params, absl::Span<const int64_t> shape) const {
     return {};

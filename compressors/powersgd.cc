@@ -91,6 +91,36 @@ bool AllWithin(const float* values, size_t n, float largest) {
   return std::all_of(values, values + n, [largest](float x) { return std::fabs(x) <= largest; });
 }
 
+// What is in a payload.
+struct Factors {
+  Layout layout;
+  const float* left;
+  const float* right;
+};
+
+absl::StatusOr<Factors> ReadPayload(const wire::CodecParams& params, wire::Bytes payload, size_t n) {
+  if (!Aligned(payload.data())) {
+    return absl::InvalidArgumentError("powersgd payload is not aligned for floats");
+  }
+  wire::Reader reader(payload);
+  wire::MatrixView view{.rows = 0, .columns = 0};
+  if (n > 0) view = {.rows = reader.Get<uint64_t>(), .columns = reader.Get<uint64_t>()};
+  const bool fits = n == 0 || (view.rows != 0 && n % view.rows == 0 && n / view.rows == view.columns);
+  const Layout layout(params, fits ? view : wire::MatrixView{.rows = 0, .columns = 0});
+  if (!fits || payload.size() != layout.payload_bytes()) {
+    return absl::DataLossError(absl::StrCat("powersgd payload of ", n, " elements has ", payload.size(),
+                                            " bytes for ", view.rows, " x ", view.columns));
+  }
+  if (n == 0) return Factors{layout, nullptr, nullptr};
+  const auto* const left = reinterpret_cast<const float*>(payload.data() + kHeaderBytes);
+  const float* const right = left + layout.left_floats();
+  if (!AllWithin(left, layout.left_floats(), kLargestOrthonormal) ||
+      !AllWithin(right, layout.right_floats(), kLargest)) {
+    return absl::DataLossError("powersgd payload holds a factor that no encoder makes");
+  }
+  return Factors{layout, left, right};
+}
+
 // Left and right factor draw from streams of their own.
 uint64_t KeyOf(RandomKey random, uint32_t side) {
   random.stage = side;
@@ -161,16 +191,30 @@ absl::StatusOr<EncodeResult> PowerSgd::BeginRound(const wire::CodecParams& param
   if (round == 0) {
     std::copy_n(memory.last_right, layout.right_floats(), memory.work);
     Orthonormalize(layout.columns, layout.rank, KeyOf(args.random, 0), memory.work, memory.doubles);
+    absl::StatusOr<Factors> sent = Factors{layout, nullptr, nullptr};
+    if (!args.deferred.empty()) sent = ReadPayload(params, args.deferred, layout.elements());
+    if (!sent.ok()) return sent.status();
+    if (sent->layout.rows != layout.rows || sent->layout.columns != layout.columns) {
+      return absl::InvalidArgumentError("what is deferred is of another shape");
+    }
+    const kernels::Factors off{sent->left, sent->right};
     std::atomic<bool> nonfinite = false;
     ForRows(layout, [&](const kernels::FactorShape& rows) {
-      if (kernels.project_rows(rows, args.input.data(), args.residual.data(), memory.work, floats.data())) {
+      if (kernels.project_rows(rows, off, args.input.data(), args.residual.data(), memory.work,
+                               floats.data())) {
         nonfinite = true;
       }
     });
     result.nonfinite = nonfinite;
     Limit(floats);
   } else {
-    kernels.project_columns(layout.shape(), args.residual.data(), memory.left, floats.data());
+    const size_t parts = std::min(WorkersFor(layout.elements()), layout.columns / kernels::kLanes + 1);
+    const size_t each = (layout.columns / parts / kernels::kLanes + 1) * kernels::kLanes;
+    ForTasks(parts, [&](size_t part) {
+      kernels.project_columns(layout.shape(), args.residual.data(), memory.left, floats.data(),
+                              std::min(part * each, layout.columns),
+                              std::min((part + 1) * each, layout.columns));
+    });
     Limit(floats);
     std::copy(floats.begin(), floats.end(), memory.right);
   }
@@ -206,7 +250,6 @@ absl::Status PowerSgd::EndRound(const wire::CodecParams& params, const RoundArgs
   ForRows(layout, [&](const kernels::FactorShape& rows) {
     kernels.expand(rows, memory.left, mean, 1.0f, around ? kernels::Start::kStream : kernels::Start::kAssign,
                    out.data());
-    kernels.expand(rows, memory.left, memory.right, -1.0f, kernels::Start::kAdd, args.residual.data());
     if (around) kernels::EndStream();
   });
   for (size_t k = 0; k < layout.rank; ++k) {
@@ -220,27 +263,11 @@ absl::Status PowerSgd::EndRound(const wire::CodecParams& params, const RoundArgs
 absl::Status PowerSgd::Decode(const wire::CodecParams& params, wire::Bytes payload, float weight,
                               Accumulate accumulate, absl::Span<float> out) const {
   if (absl::Status status = CheckParams(params); !status.ok()) return status;
-  if (!Aligned(payload.data())) {
-    return absl::InvalidArgumentError("powersgd payload is not aligned for floats");
-  }
-  const size_t n = out.size();
-  wire::Reader reader(payload);
-  wire::MatrixView view{.rows = 0, .columns = 0};
-  if (n > 0) view = {.rows = reader.Get<uint64_t>(), .columns = reader.Get<uint64_t>()};
-  const bool fits = n == 0 || (view.rows != 0 && n % view.rows == 0 && n / view.rows == view.columns);
-  const Layout layout(params, fits ? view : wire::MatrixView{.rows = 0, .columns = 0});
-  if (!fits || payload.size() != layout.payload_bytes()) {
-    return absl::DataLossError(absl::StrCat("powersgd payload of ", n, " elements has ", payload.size(),
-                                            " bytes for ", view.rows, " x ", view.columns));
-  }
-  if (n == 0) return absl::OkStatus();
-  const auto* const left = reinterpret_cast<const float*>(payload.data() + kHeaderBytes);
-  const float* const right = left + layout.left_floats();
-  if (!AllWithin(left, layout.left_floats(), kLargestOrthonormal) ||
-      !AllWithin(right, layout.right_floats(), kLargest)) {
-    return absl::DataLossError("powersgd payload holds a factor that no encoder makes");
-  }
-  kernels::ActiveKernels().expand(layout.shape(), left, right, weight, StartOf(accumulate), out.data());
+  const absl::StatusOr<Factors> factors = ReadPayload(params, payload, out.size());
+  if (!factors.ok()) return factors.status();
+  if (out.empty()) return absl::OkStatus();
+  kernels::ActiveKernels().expand(factors->layout.shape(), factors->left, factors->right, weight,
+                                  StartOf(accumulate), out.data());
   if (accumulate == Accumulate::kAssignAround) kernels::EndStream();
   return absl::OkStatus();
 }

@@ -20,7 +20,9 @@
 // Elements of P_i and Q_i are kept within +-2^90, so that no sum leaves the finite range: of a matrix with
 // longer rows or columns only as much is sent in a step.
 //
-// Payload (kept by the engine until the step ends; never sent): rows, columns (u64), P, then Q (averaged) or
+// The residual is deferred: it keeps c, and what was sent comes off in the next step's pass over it.
+//
+// Payload (kept by the engine until the next step; never sent): rows, columns (u64), P, then Q (averaged) or
 // Q_i (local), as fp32. It decodes to what error feedback took off.
 //
 // Source: Vogels et al., "PowerSGD", NeurIPS 2019, algorithm 1; reference/lgreco.md section 2 for the two

@@ -89,6 +89,12 @@ struct FactorShape {
   size_t end_row() const { return rows - skip_last; }
 };
 
+// A product, left transpose(right), of the rank of the shape it comes with; no product where left is null.
+struct Factors {
+  const float* left = nullptr;
+  const float* right = nullptr;
+};
+
 // DGC's momentum (methods/dgc.h): with g = scale * gradient + decay * parameter, without the last product
 // where there is no parameter,
 //   plain      next = m u + g            sent = next
@@ -163,13 +169,15 @@ struct Kernels {
                           float weight, size_t row, Start start, float* out, size_t n);
 
   // --- powersgd
-  // Leaves c in the residual; left <- c right. An element of left is the sum over 16 fp32 lanes (by column
-  // mod 16) of each kSumChunk columns, lanes added as a tree (as in onebit_sum), chunks in order. Returns
-  // nonfinite.
-  bool (*project_rows)(const FactorShape& shape, const float* input, float* residual, const float* right,
-                       float* left);
-  // right <- transpose(matrix) left. Rows in order, four together, (0 + 1) + (2 + 3), the last ones singly.
-  void (*project_columns)(const FactorShape& shape, const float* matrix, const float* left, float* right);
+  // Takes `off` off the residual, as expand does with weight -1, and leaves c there; left <- c right. An
+  // element of left is the sum over 16 fp32 lanes (by column mod 16) of each kSumChunk columns, lanes added
+  // as a tree (as in onebit_sum), chunks in order. Returns nonfinite.
+  bool (*project_rows)(const FactorShape& shape, const Factors& off, const float* input, float* residual,
+                       const float* right, float* left);
+  // Elements [first, last) of each column of right <- transpose(matrix) left. Rows in order, four together,
+  // (0 + 1) + (2 + 3), the last ones singly.
+  void (*project_columns)(const FactorShape& shape, const float* matrix, const float* left, float* right,
+                          size_t first, size_t last);
   // out <- (out +) weight * (left transpose(right)), the rank's products added in order. Not kZero.
   void (*expand)(const FactorShape& shape, const float* left, const float* right, float weight, Start start,
                  float* out);

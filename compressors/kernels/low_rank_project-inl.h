@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// SIMD kernels of powersgd that make factors: a large matrix times a thin one. They are bound by reading the
-// matrix, so each loads a vector of it once for several columns of the factors.
+// SIMD kernel of powersgd that makes the left factor: the matrix times a thin one.
 #include <cstddef>
 
 // Highway includes this once for each target, so the guard turns over with the target.
@@ -15,37 +14,49 @@
 #include <algorithm>
 #include <cstring>
 
+#include "compressors/kernels/low_rank_expand-inl.h"
+#include "compressors/kernels/low_rank_groups-inl.h"
 #include "compressors/kernels/rows-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace terse::kernels {
 namespace HWY_NAMESPACE {
 
-// Columns of the factors that are worked on together, and rows whose sums fit into the registers.
-constexpr size_t kRankGroup = 4;
+// Rows whose sums fit into the registers.
 constexpr size_t kDotRows = kVectors == 1 ? 2 : 1;
-// Columns of the matrix whose part of the right factor stays in the L1 cache.
-constexpr size_t kColumnTile = 1024;
+// Elements that a first pass asks for ahead of time: at most those of the next rows.
+constexpr size_t kAhead = 2048;
 
-// Calls body.Run<count>(first) for columns [first, first + count) of the factors, kRankGroup at a time.
-template <typename Body>
-HWY_INLINE void ByRankGroups(size_t rank, const Body& body) {
-  for (size_t first = 0; first < rank; first += kRankGroup) {
-    switch (std::min(kRankGroup, rank - first)) {
-      case 1:
-        body.template Run<1>(first);
-        break;
-      case 2:
-        body.template Run<2>(first);
-        break;
-      case 3:
-        body.template Run<3>(first);
-        break;
-      default:
-        body.template Run<kRankGroup>(first);
+// What a first pass over kRows rows takes off the residual on the way: nothing, or the part of a product
+// whose left elements are p.
+struct NothingOff {
+  HWY_INLINE void Take(size_t, VF*) const {}
+};
+template <size_t kRows, size_t kRank>
+struct ProductOff {
+  VF p[kRows][kRank];
+  const float* right;
+  size_t stride;
+
+  HWY_INLINE ProductOff(const float* left, size_t left_stride, const float* right_factor, size_t right_stride)
+      : right(right_factor), stride(right_stride) {
+    for (size_t r = 0; r < kRows; ++r) {
+      for (size_t k = 0; k < kRank; ++k) p[r][k] = hn::Set(kF32, left[k * left_stride + r]);
     }
   }
-}
+  // Of columns from j on.
+  HWY_INLINE void Take(size_t j, VF* held) const {
+    VF sum[kRows];
+    for (size_t k = 0; k < kRank; ++k) {
+      const VF q = hn::LoadU(kF32, right + k * stride + j);
+      for (size_t r = 0; r < kRows; ++r) {
+        const VF product = hn::Mul(p[r][k], q);
+        sum[r] = k == 0 ? product : hn::Add(sum[r], product);
+      }
+    }
+    for (size_t r = 0; r < kRows; ++r) held[r] = hn::Sub(held[r], sum[r]);
+  }
+};
 
 // Sums of c times right over one chunk of columns, for kRows rows and kRank columns of right.
 template <size_t kRows, size_t kRank>
@@ -60,20 +71,26 @@ struct Dots {
     }
   }
 
-  // 16 columns. With kFirst c is made of input and residual, else it is in the residual already.
-  template <bool kFirst>
+  // 16 columns, from column j of `off` on. With kFirst c is made of input and what `off` leaves of the
+  // residual, else it is in the residual already.
+  template <bool kFirst, typename Off>
   HWY_INLINE void Add(const float* input, float* residual, size_t row_stride, const float* right,
-                      size_t right_stride, MF& finite) {
+                      size_t right_stride, const Off& off, size_t j, MF& finite) {
+    const size_t ahead = std::min(kRows * row_stride, kAhead);
     for (size_t v = 0; v < kVectors; ++v) {
       VF c[kRows];
-      for (size_t r = 0; r < kRows; ++r) {
-        const size_t at = r * row_stride + v * kN;
-        if constexpr (kFirst) {
-          c[r] = Compensate<true>(input, residual, at, finite);
-          hn::StoreU(c[r], kF32, residual + at);
-        } else {
-          c[r] = hn::LoadU(kF32, residual + at);
+      for (size_t r = 0; r < kRows; ++r) c[r] = hn::LoadU(kF32, residual + r * row_stride + v * kN);
+      if constexpr (kFirst) {
+        for (size_t r = 0; r < kRows; ++r) {
+          PrefetchAhead(input + r * row_stride + v * kN, ahead);
+          PrefetchAhead(residual + r * row_stride + v * kN, ahead);
         }
+        off.Take(j + v * kN, c);
+        for (size_t r = 0; r < kRows; ++r) {
+          const VF x = Compensate<false>(input, nullptr, r * row_stride + v * kN, finite);
+          c[r] = ClampFinite(hn::Add(x, c[r]));
+        }
+        for (size_t r = 0; r < kRows; ++r) hn::StoreU(c[r], kF32, residual + r * row_stride + v * kN);
       }
       for (size_t k = 0; k < kRank; ++k) {
         const VF q = hn::LoadU(kF32, right + k * right_stride + v * kN);
@@ -92,9 +109,11 @@ struct Dots {
   }
 };
 
-// One chunk of columns of kRows rows; adds to left, whose columns are left_stride apart.
-template <size_t kRows>
+// One chunk of columns of kRows rows; adds to left, whose columns are left_stride apart. With kOff there is a
+// product to take off, of at most kRankGroup columns; its factors are those of the same rows and columns.
+template <size_t kRows, bool kOff>
 struct ProjectChunk {
+  Factors off;
   const float* input;
   float* residual;
   size_t columns;  // of this chunk
@@ -119,8 +138,15 @@ struct ProjectChunk {
     const size_t whole = WholeRows(columns);
     Dots<kRows, kRank> dots;
     MF good = finite;
-    for (size_t j = 0; j < whole; j += kLanes) {
-      dots.template Add<kFirst>(input + j, residual + j, stride, q + j, stride, good);
+    const auto add = [&](const auto& take) HWY_ATTR {
+      for (size_t j = 0; j < whole; j += kLanes) {
+        dots.template Add<kFirst>(input + j, residual + j, stride, q + j, stride, take, j, good);
+      }
+    };
+    if constexpr (kOff && kFirst) {
+      add(ProductOff<kRows, kRank>(off.left, left_stride, off.right, stride));
+    } else {
+      add(NothingOff());
     }
     if (const size_t rest = columns - whole; rest > 0) {
       // Filled up with zeros, which add nothing.
@@ -130,11 +156,18 @@ struct ProjectChunk {
       for (size_t r = 0; r < kRows; ++r) {
         std::memcpy(from[r], input + r * stride + whole, rest * sizeof(float));
         std::memcpy(c[r], residual + r * stride + whole, rest * sizeof(float));
+        for (size_t j = 0; kOff && kFirst && j < rest; ++j) {
+          float sum = off.left[r] * off.right[whole + j];
+          for (size_t k = 1; k < kRank; ++k) {
+            sum += off.left[k * left_stride + r] * off.right[k * stride + whole + j];
+          }
+          c[r][j] -= sum;
+        }
       }
       for (size_t k = 0; k < kRank; ++k) {
         std::memcpy(factor[k], q + k * stride + whole, rest * sizeof(float));
       }
-      dots.template Add<kFirst>(from[0], c[0], kLanes, factor[0], kLanes, good);
+      dots.template Add<kFirst>(from[0], c[0], kLanes, factor[0], kLanes, NothingOff(), 0, good);
       for (size_t r = 0; r < kRows; ++r) {
         std::memcpy(residual + r * stride + whole, c[r], rest * sizeof(float));
       }
@@ -146,88 +179,54 @@ struct ProjectChunk {
   }
 };
 
-template <size_t kRows>
-HWY_INLINE void ProjectRowsAt(const FactorShape& shape, size_t i, const float* input, float* residual,
-                              const float* right, float* left, MF& finite) {
+template <size_t kRows, bool kOff>
+HWY_INLINE void ProjectRowsAt(const FactorShape& shape, size_t i, const Factors& off, const float* input,
+                              float* residual, const float* right, float* left, MF& finite) {
   for (size_t chunk = 0; chunk < shape.columns; chunk += kSumChunk) {
     const size_t at = i * shape.columns + chunk;
-    ByRankGroups(shape.rank,
-                 ProjectChunk<kRows>{input + at, residual + at, std::min(kSumChunk, shape.columns - chunk),
-                                     shape.columns, right + chunk, left + i, shape.rows, finite});
+    Factors part;
+    if constexpr (kOff) part = {off.left + i, off.right + chunk};
+    ByRankGroups(shape.rank, ProjectChunk<kRows, kOff>{
+                                 part, input + at, residual + at, std::min(kSumChunk, shape.columns - chunk),
+                                 shape.columns, right + chunk, left + i, shape.rows, finite});
   }
 }
 
-bool ProjectRows(const FactorShape& shape, const float* input, float* residual, const float* right,
-                 float* left) {
+template <bool kOff>
+HWY_INLINE void ProjectAllRows(const FactorShape& shape, const Factors& off, const float* input,
+                               float* residual, const float* right, float* left, MF& finite) {
+  size_t i = shape.skip_first;
+  for (; i + kDotRows <= shape.end_row(); i += kDotRows) {
+    ProjectRowsAt<kDotRows, kOff>(shape, i, off, input, residual, right, left, finite);
+  }
+  for (; i < shape.end_row(); ++i) {
+    ProjectRowsAt<1, kOff>(shape, i, off, input, residual, right, left, finite);
+  }
+}
+
+bool ProjectRows(const FactorShape& shape, const Factors& off, const float* input, float* residual,
+                 const float* right, float* left) {
   for (size_t k = 0; k < shape.rank; ++k) {
     std::fill(left + k * shape.rows + shape.skip_first, left + k * shape.rows + shape.end_row(), 0.0f);
   }
   MF finite = AllLanes();
-  size_t i = shape.skip_first;
-  for (; i + kDotRows <= shape.end_row(); i += kDotRows) {
-    ProjectRowsAt<kDotRows>(shape, i, input, residual, right, left, finite);
+  if (off.left == nullptr) {
+    ProjectAllRows<false>(shape, off, input, residual, right, left, finite);
+  } else if (shape.rank <= kRankGroup) {
+    ProjectAllRows<true>(shape, off, input, residual, right, left, finite);
+  } else {
+    // Too many factors for the registers: some rows at a time, so that the second pass finds them in the
+    // cache.
+    constexpr size_t kTogether = 8;
+    for (size_t i = shape.skip_first; i < shape.end_row(); i += kTogether) {
+      FactorShape rows = shape;
+      rows.skip_first = i;
+      rows.skip_last = shape.rows - std::min(shape.end_row(), i + kTogether);
+      Expand(rows, off.left, off.right, -1.0f, Start::kAdd, residual);
+      ProjectAllRows<false>(rows, off, input, residual, right, left, finite);
+    }
   }
-  for (; i < shape.end_row(); ++i) ProjectRowsAt<1>(shape, i, input, residual, right, left, finite);
   return !hn::AllTrue(kF32, finite);
-}
-
-// kRows (4 or 1) rows of the matrix from row i on, times left, added to right over one tile of columns.
-template <size_t kRows>
-struct ProjectRowsDown {
-  const FactorShape& shape;
-  const float* matrix;  // row i
-  const float* left;    // its element of the first column
-  float* right;
-  size_t begin;
-  size_t end;
-
-  template <size_t kRank>
-  HWY_INLINE void Run(size_t first) const {
-    VF p[kRows][kRank];
-    for (size_t r = 0; r < kRows; ++r) {
-      for (size_t k = 0; k < kRank; ++k) p[r][k] = hn::Set(kF32, left[(first + k) * shape.rows + r]);
-    }
-    size_t j = begin;
-    for (; j + kN <= end; j += kN) {
-      VF c[kRows];
-      for (size_t r = 0; r < kRows; ++r) c[r] = hn::LoadU(kF32, matrix + r * shape.columns + j);
-      for (size_t k = 0; k < kRank; ++k) {
-        VF sum = hn::Mul(c[0], p[0][k]);
-        if constexpr (kRows == 4) {
-          sum = hn::Add(hn::Add(sum, hn::Mul(c[1], p[1][k])),
-                        hn::Add(hn::Mul(c[2], p[2][k]), hn::Mul(c[3], p[3][k])));
-        }
-        float* q = right + (first + k) * shape.columns + j;
-        hn::StoreU(hn::Add(hn::LoadU(kF32, q), sum), kF32, q);
-      }
-    }
-    for (; j < end; ++j) {
-      for (size_t k = first; k < first + kRank; ++k) {
-        const auto product = [&](size_t r) {
-          return matrix[r * shape.columns + j] * left[k * shape.rows + r];
-        };
-        float sum = product(0);
-        if constexpr (kRows == 4) sum = (sum + product(1)) + (product(2) + product(3));
-        right[k * shape.columns + j] += sum;
-      }
-    }
-  }
-};
-
-void ProjectColumns(const FactorShape& shape, const float* matrix, const float* left, float* right) {
-  std::fill_n(right, shape.rank * shape.columns, 0.0f);
-  for (size_t begin = 0; begin < shape.columns; begin += kColumnTile) {
-    const size_t end = std::min(shape.columns, begin + kColumnTile);
-    size_t i = 0;
-    for (; i + 4 <= shape.rows; i += 4) {
-      const ProjectRowsDown<4> body{shape, matrix + i * shape.columns, left + i, right, begin, end};
-      ByRankGroups(shape.rank, body);
-    }
-    for (; i < shape.rows; ++i) {
-      const ProjectRowsDown<1> body{shape, matrix + i * shape.columns, left + i, right, begin, end};
-      ByRankGroups(shape.rank, body);
-    }
-  }
 }
 
 }  // namespace HWY_NAMESPACE

@@ -16,7 +16,6 @@
 
 #include "compressors/kernels/dispatch.h"
 #include "compressors/kernels/rows-inl.h"
-#include "hwy/cache_control.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace terse::kernels {
@@ -129,14 +128,10 @@ HWY_INLINE VF Offset(VU half) {
 }
 
 // Brings the same place of the next block into the cache: its first pass follows this block's second.
-// The place may lie behind the vector, so it is an address, not a pointer.
 template <bool kResidual>
 HWY_INLINE void PrefetchNextBlock(const float* input, const float* residual, size_t at) {
-  const auto prefetch = [at](const float* from) HWY_ATTR {
-    hwy::Prefetch(reinterpret_cast<const float*>(reinterpret_cast<uintptr_t>(from) + at * sizeof(float)));
-  };
-  prefetch(input);
-  if constexpr (kResidual) prefetch(residual);
+  PrefetchAhead(input, at);
+  if constexpr (kResidual) PrefetchAhead(residual, at);
 }
 
 template <bool kResidual>

@@ -16,6 +16,7 @@
 #include <cfloat>
 
 #include "compressors/kernels/kernels.h"
+#include "hwy/cache_control.h"
 #include "hwy/highway.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -44,6 +45,11 @@ HWY_INLINE VF ClampFinite(VF x) {
   return hn::Min(hn::Max(x, hn::Set(kF32, -FLT_MAX)), hn::Set(kF32, FLT_MAX));
 }
 HWY_INLINE size_t WholeRows(size_t n) { return n / kLanes * kLanes; }
+
+// Asks for the line so many elements behind one, which may lie beyond the vector.
+HWY_INLINE void PrefetchAhead(const float* from, size_t elements) {
+  hwy::Prefetch(reinterpret_cast<const float*>(reinterpret_cast<uintptr_t>(from) + elements * sizeof(float)));
+}
 
 // c of the elements at `i`, for the kernel that sees them first.
 template <bool kResidual>

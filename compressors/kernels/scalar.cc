@@ -259,9 +259,24 @@ void QuantizeDecode(uint32_t bits, const Peers& streams, const float* minimum, c
 
 // --- powersgd
 
-bool ProjectRows(const FactorShape& shape, const float* input, float* residual, const float* right,
-                 float* left) {
+void Expand(const FactorShape& shape, const float* left, const float* right, float weight, Start start,
+            float* out) {
+  for (size_t i = shape.skip_first; i < shape.end_row(); ++i) {
+    float* row = out + i * shape.columns;
+    for (size_t j = 0; j < shape.columns; ++j) {
+      float sum = left[i] * right[j];
+      for (size_t k = 1; k < shape.rank; ++k) {
+        sum += left[k * shape.rows + i] * right[k * shape.columns + j];
+      }
+      row[j] = start == Start::kAdd ? row[j] + weight * sum : weight * sum;
+    }
+  }
+}
+
+bool ProjectRows(const FactorShape& shape, const Factors& off, const float* input, float* residual,
+                 const float* right, float* left) {
   bool nonfinite = false;
+  if (off.left != nullptr) Expand(shape, off.left, off.right, -1.0f, Start::kAdd, residual);
   for (size_t i = shape.skip_first; i < shape.end_row(); ++i) {
     const float* row = input + i * shape.columns;
     float* c = residual + i * shape.columns;
@@ -284,34 +299,21 @@ bool ProjectRows(const FactorShape& shape, const float* input, float* residual, 
   return nonfinite;
 }
 
-void ProjectColumns(const FactorShape& shape, const float* matrix, const float* left, float* right) {
+void ProjectColumns(const FactorShape& shape, const float* matrix, const float* left, float* right,
+                    size_t first, size_t last) {
   for (size_t k = 0; k < shape.rank; ++k) {
     const float* p = left + k * shape.rows;
     float* q = right + k * shape.columns;
-    std::fill_n(q, shape.columns, 0.0f);
+    std::fill(q + first, q + last, 0.0f);
     const auto product = [&](size_t i, size_t j) { return matrix[i * shape.columns + j] * p[i]; };
     size_t i = 0;
     for (; i + 4 <= shape.rows; i += 4) {
-      for (size_t j = 0; j < shape.columns; ++j) {
+      for (size_t j = first; j < last; ++j) {
         q[j] += (product(i, j) + product(i + 1, j)) + (product(i + 2, j) + product(i + 3, j));
       }
     }
     for (; i < shape.rows; ++i) {
-      for (size_t j = 0; j < shape.columns; ++j) q[j] += product(i, j);
-    }
-  }
-}
-
-void Expand(const FactorShape& shape, const float* left, const float* right, float weight, Start start,
-            float* out) {
-  for (size_t i = shape.skip_first; i < shape.end_row(); ++i) {
-    float* row = out + i * shape.columns;
-    for (size_t j = 0; j < shape.columns; ++j) {
-      float sum = left[i] * right[j];
-      for (size_t k = 1; k < shape.rank; ++k) {
-        sum += left[k * shape.rows + i] * right[k * shape.columns + j];
-      }
-      row[j] = start == Start::kAdd ? row[j] + weight * sum : weight * sum;
+      for (size_t j = first; j < last; ++j) q[j] += product(i, j);
     }
   }
 }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/engine/tensor.h"
 
+#include <cassert>
+
 #include "compressors/registry.h"
 
 namespace terse::engine {
@@ -34,6 +36,13 @@ Shard Tensor::PieceOf(const wire::CodecParams& params, int r, int size, size_t p
 }
 
 void Tensor::Materialize() {
+  if (!deferred.empty()) {
+    // Made by this rank, of a result that was finite: nothing to refuse.
+    [[maybe_unused]] const absl::Status taken =
+        codec->Decode(pending.params, deferred, -1.0f, Accumulate::kAdd, method->residual());
+    assert(taken.ok());
+    deferred.clear();
+  }
   codec->Materialize(row.params, absl::MakeSpan(worker_state), method->residual());
   MaterializeServer(absl::MakeSpan(server_state), absl::MakeSpan(server_residual));
 }
@@ -58,6 +67,11 @@ absl::Status ResolvePending(Tensor* tensor, double applied) {
   const double returned = pending.dense ? 0.0 : tensor->method->ReturnFraction(applied);
   const absl::Span<float> residual = tensor->method->residual();
   const bool touches_residual = returned > 0.0 || applied < 1.0 || !pending.excess.empty();
+  if (returned >= 1.0 && !tensor->deferred.empty()) {
+    // All of it, and none has come off yet.
+    tensor->deferred.clear();
+    pending.shards.clear();
+  }
   if (touches_residual && !pending.dense) tensor->Materialize();
   if (returned > 0.0 && !residual.empty()) {
     size_t at = 0;

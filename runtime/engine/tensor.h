@@ -68,6 +68,8 @@ struct Tensor {
   std::vector<std::byte> worker_state;  // the codec's, for this rank's gradient
   std::vector<std::byte> server_state;  // the codec's, for the second compression of each piece of the shard
   FloatVector server_residual;          // error of the second compression, own shard
+  // Linear codecs: the last exchange's payload, where it is still in the residual (RoundArgs::deferred).
+  std::vector<std::byte> deferred;
 
   // What the running step's exchange sent, until terse_step says whether it was applied.
   struct Pending {

@@ -217,6 +217,12 @@ EncodeResult Tensor::Encode(const std::vector<float>& input, const RandomKey& ra
 
 std::vector<float>& Tensor::residual() {
   case_.codec->Materialize(case_.params, absl::MakeSpan(state_), absl::MakeSpan(residual_));
+  if (!deferred_.empty()) {
+    const absl::Status taken =
+        case_.codec->Decode(case_.params, deferred_, -1.0f, Accumulate::kAdd, absl::MakeSpan(residual_));
+    EXPECT_TRUE(taken.ok()) << taken;
+    deferred_.clear();
+  }
   return residual_;
 }
 
@@ -236,6 +242,7 @@ EncodeResult Tensor::EncodeRounds(const std::vector<float>& input, const RandomK
   args.input = input;
   args.residual = absl::MakeSpan(residual_.empty() ? unkept : residual_);
   args.state = absl::MakeSpan(state_);
+  args.deferred = deferred_;
   args.payload = payload.bytes();
   args.scratch = scratch.bytes();
   args.random = random;
@@ -255,6 +262,8 @@ EncodeResult Tensor::EncodeRounds(const std::vector<float>& input, const RandomK
   EXPECT_TRUE(scratch.Intact() && payload.Intact() && result.Intact());
   shards_[0].size = sizes.payload;
   payloads_.assign(1, {payload.bytes().begin(), payload.bytes().end()});
+  deferred_.clear();
+  if (!residual_.empty()) deferred_ = payloads_[0];
   EXPECT_EQ(Bits(Decoded()), Bits({out.begin(), out.end()})) << "alone, a rank gets what it sent";
   EXPECT_TRUE(std::all_of(residual_.begin(), residual_.end(), [](float x) { return std::isfinite(x); }));
   return all;

@@ -84,6 +84,7 @@ class Tensor {
   std::vector<Shard> shards_;
   std::vector<float> residual_;
   std::vector<std::byte> state_;
+  std::vector<std::byte> deferred_;  // linear codecs: a payload that is still in the residual
   std::vector<std::vector<std::byte>> payloads_;
 };
 

@@ -54,6 +54,10 @@ class LowRankRanks {
     out.resize(residuals[0].size());
   }
 
+  // Leaves what is sent in the residuals until the next exchange, as the engine does. Without it they are
+  // plain.
+  void Defer() { deferred_.resize(residuals.size()); }
+
   // True when some rank's gradient was not finite.
   bool Exchange(const std::vector<Vector>& gradients) {
     bool nonfinite = false;
@@ -72,6 +76,7 @@ class LowRankRanks {
       const auto begun = codec_.BeginRound(params_, Args(gradients[r], r), round, absl::MakeSpan(floats));
       EXPECT_TRUE(begun.ok()) << begun.status();
       nonfinite |= begun.ok() && begun->nonfinite;
+      if (round == 0 && !deferred_.empty()) deferred_[r].clear();
       for (size_t i = 0; i < count; ++i) sum[i] += floats[i];
     }
     sums = sum;
@@ -84,6 +89,8 @@ class LowRankRanks {
         EXPECT_EQ(Bits(result), Bits(out)) << "rank " << r;
       }
       out = result;
+      if (round == 1 && !deferred_.empty()) deferred_[r] = payloads[r];
+      if (round == 1 && deferred_.empty()) Add(-1.0f, r);
     }
     return nonfinite;
   }
@@ -110,9 +117,13 @@ class LowRankRanks {
 
   // The step was applied in part: the rest of what was sent returns, as the engine does it.
   void Return(float fraction) {
-    for (size_t r = 0; r < residuals.size(); ++r) {
-      EXPECT_TRUE(
-          codec_.Decode(params_, payloads[r], fraction, Accumulate::kAdd, absl::MakeSpan(residuals[r])).ok());
+    for (size_t r = 0; r < residuals.size(); ++r) Add(fraction, r);
+  }
+  // Takes off what is deferred.
+  void Materialize() {
+    for (size_t r = 0; r < deferred_.size(); ++r) {
+      if (!deferred_[r].empty()) Add(-1.0f, r);
+      deferred_[r].clear();
     }
   }
 
@@ -150,6 +161,13 @@ class LowRankRanks {
   bool stop_before_the_end = false;
 
  private:
+  // To a rank's residual, so much of what it sent.
+  void Add(float weight, size_t rank) {
+    const absl::Status added =
+        codec_.Decode(params_, payloads[rank], weight, Accumulate::kAdd, absl::MakeSpan(residuals[rank]));
+    EXPECT_TRUE(added.ok()) << added;
+  }
+
   RoundArgs Args(const Vector& gradient, size_t rank) {
     RoundArgs args;
     args.shape = shape_;
@@ -157,6 +175,7 @@ class LowRankRanks {
     args.input = gradient;
     args.residual = absl::MakeSpan(residuals[rank]);
     args.state = absl::MakeSpan(states[rank]);
+    if (!deferred_.empty()) args.deferred = deferred_[rank];
     args.payload = absl::MakeSpan(payloads[rank]);
     args.scratch = scratch_.bytes();
     args.random = {.seed = 5, .step = step_, .rank = 0, .tensor = 3, .stage = 0};
@@ -167,6 +186,7 @@ class LowRankRanks {
   wire::CodecParams params_;
   std::vector<int64_t> shape_;
   GuardedBytes scratch_{0};
+  std::vector<std::vector<std::byte>> deferred_;  // payloads, by rank
   uint64_t step_ = 0;
 };
 

@@ -116,6 +116,37 @@ TEST_P(BothErrors, NothingIsLostInAnyStep) {
   }
 }
 
+// A correction that waits for the next pass over the residual changes no bit, whatever the blocks of the
+// pass: many rows, a few, and one that is longer than a block.
+TEST_P(BothErrors, DeferredOrAtOnceIsTheSame) {
+  for (const auto& [rows, columns] : {std::pair<size_t, size_t>{500, 70}, {7, 33}, {3, 20000}, {2100, 16}}) {
+    SCOPED_TRACE(absl::StrCat(rows, " x ", columns));
+    const auto made = [&, rows = rows, columns = columns] {
+      return LowRankRanks(LowRankParams(4, GetParam()), static_cast<int64_t>(rows),
+                          static_cast<int64_t>(columns), 2);
+    };
+    LowRankRanks at_once = made();
+    LowRankRanks deferred = made();
+    deferred.Defer();
+    for (int step = 0; step < 6; ++step) {
+      std::vector<Vector> gradients;
+      for (uint32_t r = 0; r < 2; ++r) {
+        gradients.push_back(Normal(rows * columns, 10 * static_cast<uint32_t>(step) + r + 1));
+      }
+      at_once.Exchange(gradients);
+      deferred.Exchange(gradients);
+      ASSERT_EQ(Bits(deferred.out), Bits(at_once.out)) << "step " << step;
+      EXPECT_NE(Bits(deferred.residuals[1]), Bits(at_once.residuals[1])) << "nothing was deferred";
+      if (step % 3 == 2) {
+        deferred.Materialize();
+        ASSERT_EQ(Bits(deferred.residuals[1]), Bits(at_once.residuals[1])) << "step " << step;
+        at_once.Return(0.5f);
+        deferred.Return(0.5f);
+      }
+    }
+  }
+}
+
 TEST_P(BothErrors, ResidualsDrainWhenGradientsStop) {
   LowRankRanks ranks(LowRankParams(2, GetParam()), 16, 24, 4);
   Doubles left(16 * 24);
@@ -306,6 +337,14 @@ TEST(PowerSgd, RefusesArgumentsThatDoNotFit) {
   bad = args;
   bad.residual = {};
   EXPECT_EQ(begin(bad, 0, 12), absl::StatusCode::kInvalidArgument);
+  bad = args;
+  bad.deferred = wire::Bytes(payload).first(payload.size() - 1);
+  EXPECT_EQ(begin(bad, 0, 12), absl::StatusCode::kDataLoss);
+  std::vector<std::byte> turned = payload;
+  wire::Store(turned.data(), uint64_t{5});
+  wire::Store(turned.data() + sizeof(uint64_t), uint64_t{6});
+  bad.deferred = turned;
+  EXPECT_EQ(begin(bad, 0, 12), absl::StatusCode::kInvalidArgument);
   for (wire::MutableBytes RoundArgs::*bytes : {&RoundArgs::state, &RoundArgs::payload, &RoundArgs::scratch}) {
     bad = args;
     (bad.*bytes).remove_suffix(1);
@@ -330,8 +369,16 @@ TEST(PowerSgd, KernelsAreThoseOfTheReference) {
       const auto run = [&](const kernels::Kernels& target) {
         Vector all = Normal(rows * columns, 4);
         Vector projected(rank * (rows + columns), 7.0f);
-        EXPECT_FALSE(target.project_rows(shape, input.data(), all.data(), right.data(), projected.data()));
-        target.project_columns(shape, all.data(), left.data(), projected.data() + rank * rows);
+        const auto project = [&](const kernels::Factors& off) {
+          EXPECT_FALSE(
+              target.project_rows(shape, off, input.data(), all.data(), right.data(), projected.data()));
+        };
+        project({});
+        project({left.data(), right.data()});
+        const size_t cut = columns / 3;  // two parts, neither of whole vectors
+        for (const auto& [first, last] : {std::pair<size_t, size_t>{0, cut}, {cut, columns}}) {
+          target.project_columns(shape, all.data(), left.data(), projected.data() + rank * rows, first, last);
+        }
         Vector expanded(rows * columns);
         target.expand(shape, left.data(), right.data(), 0.3f, kernels::Start::kAssign, expanded.data());
         target.expand(shape, left.data(), right.data(), -1.0f, kernels::Start::kAdd, all.data());

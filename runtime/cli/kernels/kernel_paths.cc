@@ -188,6 +188,7 @@ class PowerSgdPath final : public KernelPath {
       args.input = gradient.subspan(layer.begin, n);
       args.residual = absl::MakeSpan(residual_).subspan(layer.begin, n);
       args.state = absl::MakeSpan(layer.state);
+      args.deferred = layer.deferred;
       args.payload = absl::MakeSpan(layer.payload);
       args.scratch = absl::MakeSpan(layer.scratch);
       args.random.step = step;
@@ -198,6 +199,8 @@ class PowerSgdPath final : public KernelPath {
         Check(codec_.EndRound(params_, args, round, floats_,
                               absl::MakeSpan(out_).subspan(layer.begin, last ? n : 0)));
       }
+      layer.deferred.swap(layer.payload);
+      layer.payload.resize(layer.deferred.size());
     }
   }
 
@@ -207,6 +210,7 @@ class PowerSgdPath final : public KernelPath {
     std::vector<int64_t> shape;
     Bytes state;
     Bytes payload;
+    Bytes deferred;  // the payload of the step before
     Bytes scratch;
   };
 

@@ -76,6 +76,7 @@ RoundArgs BatchRunner::PrepareRounds(const BatchContext& context, Item* item, ab
   const RoundSizes sizes = tensor.codec->SizesOf(item->params, tensor.shape);
   tensor.worker_state.resize(sizes.state);
   Tensor::Pending& pending = tensor.pending;
+  if (pending.params != item->params) tensor.Materialize();
   pending.active = true;
   pending.dense = false;
   pending.nonfinite = false;
@@ -94,6 +95,7 @@ RoundArgs BatchRunner::PrepareRounds(const BatchContext& context, Item* item, ab
     work->remove_prefix(tensor.elements);
     std::fill(args.residual.begin(), args.residual.end(), 0.0f);
   }
+  args.deferred = tensor.deferred;
   args.state = absl::MakeSpan(tensor.worker_state);
   args.payload = absl::MakeSpan(pending.payloads);
   args.random = RandomOf(tensor, /*stage=*/0);
@@ -107,6 +109,10 @@ absl::Status BatchRunner::BeginRound(Item* item, RoundArgs* args, size_t round, 
   args->scratch = scratch_.Get(tensor.codec->SizesOf(item->params, tensor.shape).scratch);
   const absl::StatusOr<EncodeResult> begun = tensor.codec->BeginRound(item->params, *args, round, floats);
   if (!begun.ok()) return begun.status();
+  if (round == 0) {
+    tensor.deferred.clear();
+    args->deferred = {};
+  }
   item->nonfinite |= begun->nonfinite;
   return absl::OkStatus();
 }
@@ -123,6 +129,7 @@ absl::Status BatchRunner::EndRound(const BatchContext& context, Item* item, Roun
   }
   if (last) {
     tensor.pending.shards = {{.begin = 0, .end = tensor.elements, .out = {}, .size = args->payload.size()}};
+    if (tensor.row.error_feedback) tensor.deferred = tensor.pending.payloads;
     if (config_.reduce == wire::Reduce::kSum) {
       kernels::ScaleInPlace(static_cast<float>(group_->size()), result);
     }
