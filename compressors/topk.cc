@@ -5,7 +5,6 @@
 #include <atomic>
 #include <bit>
 #include <cmath>
-#include <cstring>
 #include <limits>
 #include <numeric>
 
@@ -142,12 +141,14 @@ float Rounded(wire::ValueFormat format, float value) {
   return value;
 }
 
-// Returns the end of what was written.
+// These return the end of what was written. Not by memcpy, which must not be given the null of no values.
+template <typename T>
+std::byte* StoreAll(absl::Span<const T> values, std::byte* to) {
+  return std::copy_n(reinterpret_cast<const std::byte*>(values.data()), values.size() * sizeof(T), to);
+}
+
 std::byte* StoreValues(wire::ValueFormat format, absl::Span<const float> values, std::byte* to) {
-  if (format == wire::ValueFormat::kFp32) {
-    std::memcpy(to, values.data(), values.size() * sizeof(float));
-    return to + values.size() * sizeof(float);
-  }
+  if (format == wire::ValueFormat::kFp32) return StoreAll(values, to);
   for (const float value : values) {
     wire::Store(to, format == wire::ValueFormat::kFp16 ? kernels::ToFp16(value) : kernels::ToBf16(value));
     to += sizeof(uint16_t);
@@ -477,8 +478,7 @@ size_t TopK::Pack(const wire::CodecParams& params, size_t n, absl::Span<const ui
     at += rice.bytes;
   } else {
     rice.parameter = 0;
-    std::memcpy(at, positions.data(), plain_bytes);
-    at += plain_bytes;
+    at = StoreAll(positions, at);
   }
   at = StoreValues(params.values, values, at);
 

@@ -45,7 +45,7 @@ inline constexpr Kernels kTopKKernels{1.7, 0.6};  // entries are counted apart
 inline constexpr Kernels kDgcKernels{2.1, 0.4};
 inline constexpr Kernels kOneBitKernels{1.3, 0.7};
 inline constexpr Kernels kQuantize4Kernels{1.7, 0.8};
-inline constexpr Kernels kPowerSgdKernels{2.3, 1.5};
+inline constexpr Kernels kPowerSgdKernels{2.7, 0.7};
 
 // Entries of a gather codec: density, and bytes of one.
 struct Entries {
