@@ -69,9 +69,10 @@ bool Good(const wire::CodecParams& params, const Levels& levels) {
 struct BlockSpan {
   bool saturated = false;  // it holds elements that the levels do not reach
   bool nonfinite = false;
+  bool compensated = false;  // c is in the residual
 };
 
-// Writes the header that covers a block. Leaves c in the residual.
+// Writes the header that covers a block. May leave c in the residual.
 BlockSpan StoreHeader(const wire::CodecParams& params, const float* input, float* residual, size_t n,
                       std::byte* header) {
   const kernels::Kernels& kernels = kernels::ActiveKernels();
@@ -79,9 +80,10 @@ BlockSpan StoreHeader(const wire::CodecParams& params, const float* input, float
     const kernels::Sum sum = kernels.onebit_sum(wire::ScaleNorm::kL2, input, residual, n);
     const double norm = std::min(std::sqrt(sum.value), double{kSaturate});
     wire::Store(header, CoveringUnit(norm, SideLevels(params)));
-    return {norm == kSaturate, sum.nonfinite};
+    return {norm == kSaturate, sum.nonfinite, true};
   }
   const kernels::Range range = kernels.range(input, residual, n);
+  if (!range.plain && residual != nullptr) kernels.compensate(input, residual, n);
   const float low = std::clamp(range.low, -kSaturate, kSaturate);
   const float high = std::clamp(range.high, -kSaturate, kSaturate);
   if (FromMinimum(params)) {
@@ -93,7 +95,7 @@ BlockSpan StoreHeader(const wire::CodecParams& params, const float* input, float
   } else {
     wire::Store(header, CoveringUnit(std::max(-low, high), SideLevels(params)));
   }
-  return {low == -kSaturate || high == kSaturate, range.nonfinite};
+  return {low == -kSaturate || high == kSaturate, range.nonfinite, !range.plain};
 }
 
 }  // namespace
@@ -158,10 +160,13 @@ bool Quantize::EncodeRange(const wire::CodecParams& params, const EncodeArgs& ar
     kernels::Quantizer quantizer;
     quantizer.minimum = levels.minimum;
     quantizer.unit = levels.unit;
-    quantizer.inverse = levels.unit == 0.0f ? 0.0f : 1.0f / levels.unit;
     quantizer.bits = params.bits;
     quantizer.greatest_code = FromMinimum(params) ? (1u << params.bits) - 1 : 2 * SideLevels(params);
     quantizer.stochastic = params.rounding == wire::Rounding::kStochastic && !span.saturated;
+    quantizer.saturated = span.saturated;
+    quantizer.compensated = span.compensated;
+    if (levels.unit != 0.0f) quantizer.inverse = 1.0f / levels.unit;
+    if (quantizer.stochastic) quantizer.inverse = std::nextafter(quantizer.inverse, 0.0f);
     quantizer.key[0] = static_cast<uint32_t>(key);
     quantizer.key[1] = static_cast<uint32_t>(key >> 32);
     quantizer.row = begin / kernels::kLanes;

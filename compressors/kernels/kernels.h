@@ -51,18 +51,24 @@ struct Range {
   float low = 0;
   float high = 0;
   bool nonfinite = false;
+  bool plain = true;  // every c is just input + residual: nothing was not finite, nothing was clamped
 };
 
-// How the elements of one block become codes, and decode as minimum + code * unit:
-//   code = (c - minimum) * inverse + offset, at least 0, at most greatest_code, rounded to nearest even
-// with an offset of 0, or of a random number in (-1/2, 1/2).
+// How the elements of one block become codes, and decode as minimum + code * unit. With
+//   scaled = (c - minimum) * inverse
+// to nearest: scaled, at least 0, at most greatest_code, rounded to nearest even; stochastic: floor(scaled +
+// r), scaled as a multiple of 2^-15 (to nearest even) and r a random one below 1.
 struct Quantizer {
   float minimum = 0;
   float unit = 0;
-  float inverse = 0;  // 1 / unit, or 0 for unit 0
+  float inverse =
+      0;  // 1 / unit, or 0 for unit 0; stochastic: less than 1 / unit, so that no code is too great
   uint32_t bits = 0;
   uint32_t greatest_code = 0;  // below 2^bits
-  bool stochastic = false;
+  bool stochastic = false;     // all c are within the levels
+  bool saturated = false;      // some c are not; to nearest then
+  // c is in the residual already. Else it is just input + residual (Range::plain), computed here.
+  bool compensated = false;
   uint32_t key[2] = {0, 0};  // of the random numbers
   uint64_t row = 0;          // position of the block's first element in the tensor, in rows of kLanes
 };
@@ -159,7 +165,7 @@ struct Kernels {
   void (*onebit_decode)(const Peers& bits, const float* scales, Start start, float* out, size_t n);
 
   // --- quantize
-  Range (*range)(const float* input, float* residual, size_t n);  // leaves c in the residual
+  Range (*range)(const float* input, const float* residual, size_t n);  // writes nothing
   // Appends the codes of a block; residual <- c - decoded. n is a multiple of 16 but for the last block.
   void (*quantize_encode)(const Quantizer& quantizer, const float* input, float* residual, size_t n,
                           LaneStream& stream);
@@ -208,8 +214,7 @@ struct Kernels {
 // Adding this to a float of 0 to 2^22 rounds it to an integer, which stands in the lowest bits of the sum.
 inline constexpr float kRoundToInteger = 0x1.8p23f;
 
-// The random word of counter 16 (row / 2) + lane: its low half belongs to the even row, its high half to
-// the odd one.
+// A random word of a counter.
 inline constexpr uint32_t kCounterStep = 0x9e3779b9u;
 inline uint32_t RandomWord(const uint32_t key[2], uint32_t counter) {
   uint32_t x = counter * kCounterStep + key[0];
@@ -222,9 +227,18 @@ inline uint32_t RandomWord(const uint32_t key[2], uint32_t counter) {
   return x;
 }
 
-// 16 random bits to (half + 1/2) / 2^16 - 1/2.
-inline constexpr float kHalfToOffset = 0x1p-16f;
-inline constexpr float kOffsetShift = 0.5f - 0x1p-17f;
+// Stochastic rounding's random numbers. Each 32 rows and each lane have a linear congruential sequence of
+// their own, which begins with the random word of counter 16 (row / 32) + lane; each two rows have a number
+// of it, the even row its 15 lowest bits and the odd row its 15 highest.
+inline constexpr size_t kRandomRows = 32;
+inline constexpr uint32_t kRandomFactor = 0x915f77f5u;
+inline constexpr uint32_t kRandomSummand = 0x6a09e667u;
+inline uint32_t NextRandom(uint32_t x) { return x * kRandomFactor + kRandomSummand; }
+
+// Adding this to a float of 0 to 255 leaves 15 bits behind the point, the lowest of the sum.
+inline constexpr float kFixedPoint = 0x1p8f;
+inline constexpr int kFractionBits = 15;
+inline constexpr uint32_t kFractionMask = (1u << kFractionBits) - 1;
 
 }  // namespace terse::kernels
 

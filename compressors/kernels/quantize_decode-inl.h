@@ -18,7 +18,36 @@ HWY_BEFORE_NAMESPACE();
 namespace terse::kernels {
 namespace HWY_NAMESPACE {
 
-template <bool kTable>
+// The levels of a group's payloads.
+template <bool kTable, size_t kPeers>
+class GroupLevels {
+ public:
+  HWY_INLINE GroupLevels(const float* minimum, const float* unit, float weight)
+      : weight_(hn::Set(kF32, weight)) {
+    for (size_t p = 0; p < kPeers; ++p) {
+      minimum_[p] = hn::Set(kF32, minimum[p]);
+      unit_[p] = hn::Set(kF32, unit[p]);
+      if constexpr (kTable) table_[p] = Value(p, hn::Iota(kF32, 0.0f));
+    }
+  }
+
+  // What payload p's codes come to. With a table, all of whose values fit into a vector, they are looked up.
+  HWY_INLINE VF Decode(size_t p, VU code) const {
+    if constexpr (kTable) return hn::TableLookupLanes(table_[p], hn::IndicesFromVec(kF32, code));
+    return Value(p, hn::ConvertTo(kF32, hn::BitCast(kI32, code)));
+  }
+
+ private:
+  HWY_INLINE VF Value(size_t p, VF level) const {
+    return hn::Mul(weight_, hn::Add(minimum_[p], hn::Mul(level, unit_[p])));
+  }
+
+  VF weight_;
+  VF minimum_[kPeers];
+  VF unit_[kPeers];
+  VF table_[kPeers];
+};
+
 struct DecodeCodeRows {
   uint32_t bits;
   const Peers& streams;
@@ -30,41 +59,83 @@ struct DecodeCodeRows {
 
   template <size_t kPeers>
   HWY_INLINE void Run(size_t first, Start start, size_t begin, size_t end) const {
-    VF minimums[kPeers];
-    VF units[kPeers];
+    start == Start::kAdd || start == Start::kZero ? Sum<kPeers, true>(first, start, begin, end)
+                                                  : Sum<kPeers, false>(first, start, begin, end);
+  }
+
+ private:
+  // kMore: the sum starts from something.
+  template <size_t kPeers, bool kMore>
+  void Sum(size_t first, Start start, size_t begin, size_t end) const {
+    const uint32_t* words[kPeers];
     for (size_t p = 0; p < kPeers; ++p) {
-      minimums[p] = hn::Set(kF32, minimum[first + p]);
-      units[p] = hn::Set(kF32, unit[first + p]);
+      words[p] = reinterpret_cast<const uint32_t*>(streams.data[first + p]);
     }
-    const VF by = hn::Set(kF32, weight);
-    const VU mask = hn::Set(kU32, (1u << bits) - 1);
-    // Where all values of a code fit into a vector, they are looked up.
-    VF values[kPeers];
-    for (size_t p = 0; kTable && p < kPeers; ++p) {
-      values[p] = hn::Mul(by, hn::Add(minimums[p], hn::Mul(hn::Iota(kF32, 0.0f), units[p])));
+    size_t i = begin;
+    if (bits == 4) {
+      const GroupLevels<(kN >= 16), kPeers> levels(minimum + first, unit + first, weight);
+      i = Words<4, kMore>(levels, words, start, begin, end);
+    } else if (bits == 8) {
+      const GroupLevels<false, kPeers> levels(minimum + first, unit + first, weight);
+      i = Words<8, kMore>(levels, words, start, begin, end);
     }
-    for (size_t i = begin; i < end; i += kLanes) {
-      const size_t bit = (row + i / kLanes) * bits;
-      const int shift = static_cast<int>(bit % 32);
-      const bool straddles = bit % 32 + bits > 32;
+    if (i == end) return;
+    const GroupLevels<false, kPeers> levels(minimum + first, unit + first, weight);
+    for (; i < end; i += kLanes) AnyRow<kMore>(levels, words, start, i);
+  }
+
+  // Whole words of rows, if the rows begin with one; returns where the rest begins.
+  template <int kBits, bool kMore, typename Levels, size_t kPeers>
+  HWY_INLINE size_t Words(const Levels& levels, const uint32_t* const (&words)[kPeers], Start start, size_t i,
+                          size_t end) const {
+    constexpr size_t kRows = 32 / kBits;
+    const size_t at = row + i / kLanes;
+    if (at % kRows != 0) return i;
+    for (size_t word = at / kRows * kLanes; i + kRows * kLanes <= end; i += kRows * kLanes, word += kLanes) {
+      WordRows<kBits, 0, kMore>(levels, words, start, word, out + i);
+    }
+    return i;
+  }
+
+  // The row whose codes are from bit kBit of the words on, and those behind it.
+  template <int kBits, int kBit, bool kMore, typename Levels, size_t kPeers>
+  static HWY_INLINE void WordRows(const Levels& levels, const uint32_t* const (&words)[kPeers], Start start,
+                                  size_t word, float* to) {
+    if constexpr (kBit < 32) {
+      const VU mask = hn::Set(kU32, (1u << kBits) - 1);
       for (size_t v = 0; v < kVectors; ++v) {
-        VF sum = StartValue(start, out + i + v * kN);
+        VF sum = StartValue(start, to + v * kN);
         for (size_t p = 0; p < kPeers; ++p) {
-          const uint32_t* words =
-              reinterpret_cast<const uint32_t*>(streams.data[first + p]) + bit / 32 * kLanes + v * kN;
-          VU code = hn::ShiftRightSame(hn::LoadU(kU32, words), shift);
-          if (straddles) code = hn::Or(code, hn::ShiftLeftSame(hn::LoadU(kU32, words + kLanes), 32 - shift));
-          code = hn::And(code, mask);
-          if constexpr (kTable) {
-            sum = AddTerm(start, sum, hn::TableLookupLanes(values[p], hn::IndicesFromVec(kF32, code)));
-          } else {
-            const VF level = hn::ConvertTo(kF32, hn::BitCast(kI32, code));
-            const VF decoded = hn::Add(minimums[p], hn::Mul(level, units[p]));
-            sum = AddTerm(start, sum, hn::Mul(by, decoded));
-          }
+          VU code = hn::ShiftRight<kBit>(hn::LoadU(kU32, words[p] + word + v * kN));
+          if constexpr (kBit + kBits < 32) code = hn::And(code, mask);
+          const VF value = levels.Decode(p, code);
+          sum = kMore || p > 0 ? hn::Add(sum, value) : value;
         }
-        StoreSum(start, sum, out + i + v * kN);
+        StoreSum(start, sum, to + v * kN);
       }
+      WordRows<kBits, kBit + kBits, kMore>(levels, words, start, word, to + kLanes);
+    }
+  }
+
+  // A row of codes of any width, from any bit on.
+  template <bool kMore, typename Levels, size_t kPeers>
+  HWY_INLINE void AnyRow(const Levels& levels, const uint32_t* const (&words)[kPeers], Start start,
+                         size_t i) const {
+    const VU mask = hn::Set(kU32, (1u << bits) - 1);
+    const size_t bit = (row + i / kLanes) * bits;
+    const int shift = static_cast<int>(bit % 32);
+    for (size_t v = 0; v < kVectors; ++v) {
+      VF sum = StartValue(start, out + i + v * kN);
+      for (size_t p = 0; p < kPeers; ++p) {
+        const uint32_t* word = words[p] + bit / 32 * kLanes + v * kN;
+        VU code = hn::ShiftRightSame(hn::LoadU(kU32, word), shift);
+        if (bit % 32 + bits > 32) {
+          code = hn::Or(code, hn::ShiftLeftSame(hn::LoadU(kU32, word + kLanes), 32 - shift));
+        }
+        const VF value = levels.Decode(p, hn::And(code, mask));
+        sum = kMore || p > 0 ? hn::Add(sum, value) : value;
+      }
+      StoreSum(start, sum, out + i + v * kN);
     }
   }
 };
@@ -73,13 +144,7 @@ void QuantizeDecode(uint32_t bits, const Peers& streams, const float* minimum, c
                     float weight, size_t row, Start start, float* out, size_t n) {
   const size_t rows = WholeRows(n);
   start = StartAt(start, out);
-  if ((size_t{1} << bits) <= kN) {
-    DecodeByGroups(streams.count, start, rows,
-                   DecodeCodeRows<true>{bits, streams, minimum, unit, weight, row, out});
-  } else {
-    DecodeByGroups(streams.count, start, rows,
-                   DecodeCodeRows<false>{bits, streams, minimum, unit, weight, row, out});
-  }
+  DecodeByGroups(streams.count, start, rows, DecodeCodeRows{bits, streams, minimum, unit, weight, row, out});
   if (rows == n) return;
   ScalarKernels().quantize_decode(bits, streams, minimum, unit, weight, row + rows / kLanes, start,
                                   out + rows, n - rows);

@@ -21,168 +21,258 @@ HWY_BEFORE_NAMESPACE();
 namespace terse::kernels {
 namespace HWY_NAMESPACE {
 
+// input + residual of the elements at `i`, where that is all there is to c.
 template <bool kResidual>
-Range RangeOfRows(const float* input, float* residual, size_t n) {
-  MF finite = AllLanes();
-  VF low = hn::Set(kF32, std::numeric_limits<float>::infinity());
-  VF high = hn::Neg(low);
-  for (size_t i = 0; i < n; i += kN) {
-    const VF c = Compensate<kResidual>(input, residual, i, finite);
-    if constexpr (kResidual) hn::StoreU(c, kF32, residual + i);
-    low = hn::Min(low, c);
-    high = hn::Max(high, c);
+HWY_INLINE VF PlainSum(const float* input, const float* residual, size_t i) {
+  const VF x = hn::LoadU(kF32, input + i);
+  if constexpr (kResidual) return hn::Add(x, hn::LoadU(kF32, residual + i));
+  return x;
+}
+
+// Least and greatest c, gathered in several vectors side by side so that none waits for the one before.
+template <bool kResidual>
+struct RangeOfRows {
+  static constexpr size_t kSums = 4;
+  VF low[kSums];
+  VF high[kSums];
+  VF sum[kSums];  // not finite once a c is not
+
+  HWY_INLINE void Add(size_t s, const float* input, const float* residual, size_t i) {
+    const VF c = PlainSum<kResidual>(input, residual, i);
+    low[s] = hn::Min(low[s], c);
+    high[s] = hn::Max(high[s], c);
+    sum[s] = hn::Add(sum[s], c);
   }
-  return {hn::GetLane(hn::MinOfLanes(kF32, low)), hn::GetLane(hn::MaxOfLanes(kF32, high)),
-          !hn::AllTrue(kF32, finite)};
-}
 
-Range FindRange(const float* input, float* residual, size_t n) {
+  // A range that is not plain is no range: something was not finite, or could not be told from it.
+  HWY_INLINE Range Find(const float* input, const float* residual, size_t n) {
+    for (size_t s = 0; s < kSums; ++s) {
+      low[s] = hn::Set(kF32, std::numeric_limits<float>::infinity());
+      high[s] = hn::Neg(low[s]);
+      sum[s] = hn::Zero(kF32);
+    }
+    size_t i = 0;
+    for (; i + kSums * kN <= n; i += kSums * kN) {
+      for (size_t s = 0; s < kSums; ++s) Add(s, input, residual, i + s * kN);
+    }
+    for (; i < n; i += kN) Add(0, input, residual, i);
+    for (size_t s = 1; s < kSums; ++s) {
+      low[0] = hn::Min(low[0], low[s]);
+      high[0] = hn::Max(high[0], high[s]);
+      sum[0] = hn::Add(sum[0], sum[s]);
+    }
+    const bool plain = hn::AllTrue(kF32, Finite(sum[0]));
+    return {hn::GetLane(hn::MinOfLanes(kF32, low[0])), hn::GetLane(hn::MaxOfLanes(kF32, high[0])), false,
+            plain};
+  }
+};
+
+Range FindRange(const float* input, const float* residual, size_t n) {
   const size_t rows = WholeRows(n);
-  const Range most = residual == nullptr ? RangeOfRows<false>(input, residual, rows)
-                                         : RangeOfRows<true>(input, residual, rows);
+  const Range most = residual == nullptr ? RangeOfRows<false>().Find(input, residual, rows)
+                                         : RangeOfRows<true>().Find(input, residual, rows);
+  if (!most.plain) return ScalarKernels().range(input, residual, n);
   if (rows == n) return most;
-  float* last = residual == nullptr ? nullptr : residual + rows;
+  const float* last = residual == nullptr ? nullptr : residual + rows;
   const Range rest = ScalarKernels().range(input + rows, last, n - rows);
-  return {std::min(most.low, rest.low), std::max(most.high, rest.high), most.nonfinite || rest.nonfinite};
+  return {std::min(most.low, rest.low), std::max(most.high, rest.high), rest.nonfinite, rest.plain};
 }
 
-// Makes the codes of rows and appends them to the lanes' streams.
-template <bool kResidual, bool kStochastic>
-class CodeWriter {
+// The random numbers of kernels.h, row after row.
+class RandomRows {
  public:
-  HWY_INLINE CodeWriter(const Quantizer& quantizer, const float* input, float* residual, LaneStream& stream)
+  HWY_INLINE RandomRows(const uint32_t key[2], uint64_t row) : key_{key[0], key[1]} {
+    Seed(row);
+    for (uint64_t pair = row % kRandomRows / 2; pair > 0; --pair) Step();
+  }
+
+  // From the row before to the even `row`.
+  HWY_INLINE void Begin(uint64_t row) { row % kRandomRows == 0 ? Seed(row) : Step(); }
+
+  template <bool kOdd>
+  HWY_INLINE VU Get(size_t v) const {
+    if constexpr (kOdd) return hn::ShiftRight<32 - kFractionBits>(words_[v]);
+    return hn::And(words_[v], hn::Set(kU32, kFractionMask));
+  }
+
+ private:
+  HWY_INLINE void Step() {
+    for (VU& word : words_) {
+      word = hn::Add(hn::Mul(word, hn::Set(kU32, kRandomFactor)), hn::Set(kU32, kRandomSummand));
+    }
+  }
+
+  // RandomWord of kernels.h.
+  HWY_INLINE void Seed(uint64_t row) {
+    const uint32_t first = static_cast<uint32_t>(row / kRandomRows * kLanes);
+    for (size_t v = 0; v < kVectors; ++v) {
+      const uint32_t counter = first + static_cast<uint32_t>(v * kN);
+      VU x = hn::Mul(hn::Iota(kU32, 0), hn::Set(kU32, kCounterStep));
+      x = hn::Add(x, hn::Set(kU32, counter * kCounterStep + key_[0]));
+      x = hn::Xor(x, hn::ShiftRight<16>(x));
+      x = hn::Mul(x, hn::Set(kU32, 0x7feb352du));
+      x = hn::Xor(x, hn::Set(kU32, key_[1]));
+      x = hn::Xor(x, hn::ShiftRight<15>(x));
+      x = hn::Mul(x, hn::Set(kU32, 0x846ca68bu));
+      words_[v] = hn::Xor(x, hn::ShiftRight<16>(x));
+    }
+  }
+
+  uint32_t key_[2];
+  VU words_[kVectors];
+};
+
+// Codes of rows, and what they leave in the residual. kPlain: c is computed here (Quantizer::compensated).
+template <bool kResidual, bool kPlain, bool kStochastic>
+class RowCoder {
+ public:
+  // A code stands in the raw bits that Row gives from this bit on, with other bits around it.
+  static constexpr int kCodeAt = kStochastic ? kFractionBits : 0;
+
+  HWY_INLINE RowCoder(const Quantizer& quantizer, const float* input, float* residual, size_t n)
       : input_(input),
         residual_(residual),
-        bits_(static_cast<int>(quantizer.bits)),
-        fill_(static_cast<int>(stream.fill)),
-        out_(stream.out),
+        ahead_(n),
         minimum_(hn::Set(kF32, quantizer.minimum)),
         unit_(hn::Set(kF32, quantizer.unit)),
         inverse_(hn::Set(kF32, quantizer.inverse)),
-        levels_(hn::Set(kF32, static_cast<float>(quantizer.greatest_code))),
-        mask_(hn::Set(kU32, (1u << quantizer.bits) - 1)) {
-    for (size_t v = 0; v < kVectors; ++v) words_[v] = hn::LoadU(kU32, stream.word + v * kN);
-  }
+        random_(quantizer.key, quantizer.row) {}
 
-  // The row at element i; offsets[v] is added to the codes of vector v before they are rounded.
-  HWY_INLINE void Row(size_t i, const VF* offsets) {
-    VU codes[kVectors];
+  // Of rows in order; before every even row but the first, BeginPair.
+  HWY_INLINE void BeginPair(uint64_t row) {
+    if constexpr (kStochastic) random_.Begin(row);
+  }
+  template <bool kOdd>
+  HWY_INLINE void Row(size_t i, VU* raw) const {
+    // The same place of the next block: its range is looked for when this block is done.
+    PrefetchAhead(input_, ahead_ + i);
+    if constexpr (kResidual) PrefetchAhead(residual_, ahead_ + i);
     for (size_t v = 0; v < kVectors; ++v) {
       const size_t at = i + v * kN;
-      const VF c = Compensated<kResidual>(input_, residual_, at);
-      VF scaled = hn::Mul(hn::Sub(c, minimum_), inverse_);
-      if constexpr (kStochastic) scaled = hn::Add(scaled, offsets[v]);
-      scaled = hn::Min(hn::Max(scaled, hn::Zero(kF32)), levels_);
-      const VF magic = hn::Set(kF32, kRoundToInteger);
-      const VF rounded = hn::Add(scaled, magic);
-      codes[v] = hn::And(hn::BitCast(kU32, rounded), mask_);
-      if constexpr (kResidual) {
-        const VF decoded = hn::Add(minimum_, hn::Mul(hn::Sub(rounded, magic), unit_));
-        hn::StoreU(hn::Sub(c, decoded), kF32, residual_ + at);
+      VF c;
+      if constexpr (kPlain) {
+        c = PlainSum<kResidual>(input_, residual_, at);
+      } else {
+        c = Compensated<kResidual>(input_, residual_, at);
       }
-      words_[v] = hn::Or(words_[v], hn::ShiftLeftSame(codes[v], fill_));
+      const VF scaled = hn::Mul(hn::Sub(c, minimum_), inverse_);
+      const VF point = hn::Set(kF32, kStochastic ? kFixedPoint : kRoundToInteger);
+      raw[v] = hn::BitCast(kU32, hn::Add(scaled, point));
+      VU whole = raw[v];
+      if constexpr (kStochastic) {
+        raw[v] = hn::Add(raw[v], random_.template Get<kOdd>(v));
+        whole = hn::AndNot(hn::Set(kU32, kFractionMask), raw[v]);
+      }
+      if constexpr (kResidual) {
+        const VF level = hn::Sub(hn::BitCast(kF32, whole), point);
+        hn::StoreU(hn::Sub(c, hn::Add(minimum_, hn::Mul(level, unit_))), kF32, residual_ + at);
+      }
     }
-    fill_ += bits_;
-    if (fill_ < 32) return;
-    fill_ -= 32;
-    for (size_t v = 0; v < kVectors; ++v) {
-      hn::StoreU(words_[v], kU32, reinterpret_cast<uint32_t*>(out_) + v * kN);
-      words_[v] = hn::ShiftRightSame(codes[v], bits_ - fill_);
-    }
-    out_ += kLanes * sizeof(uint32_t);
-  }
-
-  HWY_INLINE void Finish(LaneStream& stream) {
-    for (size_t v = 0; v < kVectors; ++v) hn::StoreU(words_[v], kU32, stream.word + v * kN);
-    stream.fill = static_cast<uint32_t>(fill_);
-    stream.out = out_;
   }
 
  private:
   const float* input_;
   float* residual_;
-  int bits_;
-  int fill_;
-  std::byte* out_;
-  VF minimum_, unit_, inverse_, levels_;
-  VU mask_;
-  VU words_[kVectors];
+  size_t ahead_;
+  VF minimum_, unit_, inverse_;
+  RandomRows random_;
 };
 
-// RandomWord of kernels.h for the counters of a pair of rows, in vector v.
-HWY_INLINE VU RandomWords(const uint32_t key[2], uint64_t pair, size_t v) {
-  const uint32_t first = static_cast<uint32_t>(pair * kLanes + v * kN);
-  VU x = hn::Mul(hn::Iota(kU32, 0), hn::Set(kU32, kCounterStep));
-  x = hn::Add(x, hn::Set(kU32, first * kCounterStep + key[0]));
-  x = hn::Xor(x, hn::ShiftRight<16>(x));
-  x = hn::Mul(x, hn::Set(kU32, 0x7feb352du));
-  x = hn::Xor(x, hn::Set(kU32, key[1]));
-  x = hn::Xor(x, hn::ShiftRight<15>(x));
-  x = hn::Mul(x, hn::Set(kU32, 0x846ca68bu));
-  return hn::Xor(x, hn::ShiftRight<16>(x));
-}
-
-HWY_INLINE VF Offset(VU half) {
-  const VF x = hn::ConvertTo(kF32, hn::BitCast(kI32, half));
-  return hn::Sub(hn::Mul(x, hn::Set(kF32, kHalfToOffset)), hn::Set(kF32, kOffsetShift));
-}
-
-// Brings the same place of the next block into the cache: its first pass follows this block's second.
-template <bool kResidual>
-HWY_INLINE void PrefetchNextBlock(const float* input, const float* residual, size_t at) {
-  PrefetchAhead(input, at);
-  if constexpr (kResidual) PrefetchAhead(residual, at);
-}
-
-template <bool kResidual>
-void EncodeNearest(const Quantizer& quantizer, const float* input, float* residual, size_t n,
-                   LaneStream& stream) {
-  CodeWriter<kResidual, false> writer(quantizer, input, residual, stream);
-  for (size_t i = 0; i < n; i += kLanes) {
-    PrefetchNextBlock<kResidual>(input, residual, n + i);
-    writer.Row(i, nullptr);
-  }
-  writer.Finish(stream);
-}
-
-template <bool kResidual>
-void EncodeStochastic(const Quantizer& quantizer, const float* input, float* residual, size_t n,
-                      LaneStream& stream) {
-  CodeWriter<kResidual, true> writer(quantizer, input, residual, stream);
-  uint64_t row = quantizer.row;
-  for (size_t i = 0; i < n;) {
-    VF low[kVectors];
-    VF high[kVectors];
+// Codes of `bits` bits into the lanes' streams, from any bit and row on.
+template <typename Coder>
+void AppendRows(Coder& coder, uint32_t bits, size_t row, size_t begin, size_t end, LaneStream& stream) {
+  const VU mask = hn::Set(kU32, (1u << bits) - 1);
+  const int step = static_cast<int>(bits);
+  int fill = static_cast<int>(stream.fill);
+  VU words[kVectors];
+  for (size_t v = 0; v < kVectors; ++v) words[v] = hn::LoadU(kU32, stream.word + v * kN);
+  for (size_t i = begin; i < end; i += kLanes, ++row) {
+    VU codes[kVectors];
+    if (row % 2 != 0) {
+      coder.template Row<true>(i, codes);
+    } else {
+      if (i != 0) coder.BeginPair(row);
+      coder.template Row<false>(i, codes);
+    }
     for (size_t v = 0; v < kVectors; ++v) {
-      const VU random = RandomWords(quantizer.key, row / 2, v);
-      low[v] = Offset(hn::And(random, hn::Set(kU32, 0xffffu)));
-      high[v] = Offset(hn::ShiftRight<16>(random));
+      codes[v] = hn::And(hn::ShiftRight<Coder::kCodeAt>(codes[v]), mask);
+      words[v] = hn::Or(words[v], hn::ShiftLeftSame(codes[v], fill));
     }
-    PrefetchNextBlock<kResidual>(input, residual, n + i);
-    PrefetchNextBlock<kResidual>(input, residual, n + i + kLanes);
-    if (row % 2 == 0) {
-      writer.Row(i, low);
-      i += kLanes;
-      ++row;
+    fill += step;
+    if (fill < 32) continue;
+    fill -= 32;
+    for (size_t v = 0; v < kVectors; ++v) {
+      hn::StoreU(words[v], kU32, reinterpret_cast<uint32_t*>(stream.out) + v * kN);
+      words[v] = hn::ShiftRightSame(codes[v], step - fill);
     }
-    if (i == n) break;
-    writer.Row(i, high);
-    i += kLanes;
-    ++row;
+    stream.out += sizeof(stream.word);
   }
-  writer.Finish(stream);
+  for (size_t v = 0; v < kVectors; ++v) hn::StoreU(words[v], kU32, stream.word + v * kN);
+  stream.fill = static_cast<uint32_t>(fill);
+}
+
+// The codes of two rows, from bit kBit of the words on, and of those behind them.
+template <int kBits, int kBit, bool kOdd, typename Coder>
+HWY_INLINE void FillWords(Coder& coder, size_t row, size_t i, VU* words) {
+  if constexpr (kBit < 32) {
+    VU raw[kVectors];
+    if (!kOdd && i != 0) coder.BeginPair(row);
+    coder.template Row<kOdd>(i, raw);
+    constexpr int kLeft = kBit - Coder::kCodeAt;
+    for (size_t v = 0; v < kVectors; ++v) {
+      VU code;
+      if constexpr (kLeft >= 0) {
+        code = hn::ShiftLeft<kLeft>(raw[v]);
+      } else {
+        code = hn::ShiftRight<-kLeft>(raw[v]);
+      }
+      code = hn::And(code, hn::Set(kU32, ((1u << kBits) - 1) << kBit));
+      words[v] = kBit == 0 ? code : hn::Or(words[v], code);
+    }
+    FillWords<kBits, kBit + kBits, !kOdd>(coder, row + 1, i + kLanes, words);
+  }
+}
+
+// Whole words of 32 / kBits rows each, from the begin of a word and an even row on; returns their elements.
+template <int kBits, typename Coder>
+HWY_INLINE size_t EncodeWords(Coder& coder, size_t row, size_t n, LaneStream& stream) {
+  constexpr size_t kRows = 32 / kBits;
+  size_t i = 0;
+  for (; i + kRows * kLanes <= n; i += kRows * kLanes) {
+    VU words[kVectors];
+    FillWords<kBits, 0, false>(coder, row + i / kLanes, i, words);
+    for (size_t v = 0; v < kVectors; ++v) {
+      hn::StoreU(words[v], kU32, reinterpret_cast<uint32_t*>(stream.out) + v * kN);
+    }
+    stream.out += sizeof(stream.word);
+  }
+  return i;
+}
+
+template <bool kResidual, bool kPlain, bool kStochastic>
+void EncodeRows(const Quantizer& quantizer, const float* input, float* residual, size_t n,
+                LaneStream& stream) {
+  RowCoder<kResidual, kPlain, kStochastic> coder(quantizer, input, residual, n);
+  size_t done = 0;
+  if (kPlain && stream.fill == 0 && quantizer.row % 2 == 0) {
+    if (quantizer.bits == 4) done = EncodeWords<4>(coder, quantizer.row, n, stream);
+    if (quantizer.bits == 8) done = EncodeWords<8>(coder, quantizer.row, n, stream);
+  }
+  if (done < n) AppendRows(coder, quantizer.bits, quantizer.row + done / kLanes, done, n, stream);
 }
 
 void QuantizeEncode(const Quantizer& quantizer, const float* input, float* residual, size_t n,
                     LaneStream& stream) {
-  const size_t rows = WholeRows(n);
-  if (quantizer.stochastic) {
-    residual == nullptr ? EncodeStochastic<false>(quantizer, input, residual, rows, stream)
-                        : EncodeStochastic<true>(quantizer, input, residual, rows, stream);
-  } else {
-    residual == nullptr ? EncodeNearest<false>(quantizer, input, residual, rows, stream)
-                        : EncodeNearest<true>(quantizer, input, residual, rows, stream);
-  }
+  // By (residual, plain, stochastic).
+  using Encode = void (*)(const Quantizer&, const float*, float*, size_t, LaneStream&);
+  static constexpr Encode kEncode[2][2][2] = {
+      {{EncodeRows<false, false, false>, EncodeRows<false, false, true>},
+       {EncodeRows<false, true, false>, EncodeRows<false, true, true>}},
+      {{EncodeRows<true, false, false>, EncodeRows<true, false, true>},
+       {EncodeRows<true, true, false>, EncodeRows<true, true, true>}}};
+  const size_t rows = quantizer.saturated ? 0 : WholeRows(n);
+  kEncode[residual != nullptr][!quantizer.compensated][quantizer.stochastic](quantizer, input, residual, rows,
+                                                                             stream);
   if (rows == n) return;
   Quantizer rest = quantizer;
   rest.row += rows / kLanes;

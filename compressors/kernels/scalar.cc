@@ -202,15 +202,22 @@ void OneBitDecode(const Peers& bits, const float* scales, Start start, float* ou
 
 // --- quantize
 
-Range FindRange(const float* input, float* residual, size_t n) {
-  Range range{std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::infinity(), false};
+Range FindRange(const float* input, const float* residual, size_t n) {
+  Range range{std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::infinity(), false, true};
   for (size_t i = 0; i < n; ++i) {
     const float c = Compensate(input, residual, i, range.nonfinite);
-    if (residual != nullptr) residual[i] = c;
+    range.plain &= IsFinite(residual == nullptr ? input[i] : input[i] + residual[i]);
     range.low = std::min(range.low, c);
     range.high = std::max(range.high, c);
   }
   return range;
+}
+
+// The random number of a row and lane.
+uint32_t RandomFraction(const Quantizer& quantizer, uint64_t row, size_t lane) {
+  uint32_t x = RandomWord(quantizer.key, static_cast<uint32_t>(row / kRandomRows * kLanes + lane));
+  for (uint64_t pair = row % kRandomRows / 2; pair > 0; --pair) x = NextRandom(x);
+  return row % 2 == 0 ? x & kFractionMask : x >> (32 - kFractionBits);
 }
 
 void QuantizeEncode(const Quantizer& quantizer, const float* input, float* residual, size_t n,
@@ -220,19 +227,19 @@ void QuantizeEncode(const Quantizer& quantizer, const float* input, float* resid
     const uint64_t row = quantizer.row + begin / kLanes;
     std::array<uint32_t, kLanes> codes{};
     for (size_t i = begin; i < std::min(n, begin + kLanes); ++i) {
-      const float c = Compensated(input, residual, i);
-      float scaled = (c - quantizer.minimum) * quantizer.inverse;
+      const float c = residual == nullptr || quantizer.compensated ? Compensated(input, residual, i)
+                                                                   : input[i] + residual[i];
+      const float scaled = (c - quantizer.minimum) * quantizer.inverse;
+      float level;
       if (quantizer.stochastic) {
-        const uint32_t word =
-            RandomWord(quantizer.key, static_cast<uint32_t>(row / 2 * kLanes + (i - begin)));
-        const uint32_t half = row % 2 == 0 ? word & 0xffffu : word >> 16;
-        scaled += static_cast<float>(half) * kHalfToOffset - kOffsetShift;
+        const uint32_t fixed = std::bit_cast<uint32_t>(scaled + kFixedPoint);
+        const uint32_t sum = fixed + RandomFraction(quantizer, row, i - begin);
+        level = std::bit_cast<float>(sum & ~kFractionMask) - kFixedPoint;
+      } else {
+        level = std::min(std::max(scaled, 0.0f), levels) + kRoundToInteger - kRoundToInteger;
       }
-      const float rounded = std::min(std::max(scaled, 0.0f), levels) + kRoundToInteger;
-      codes[i - begin] = std::bit_cast<uint32_t>(rounded) - std::bit_cast<uint32_t>(kRoundToInteger);
-      if (residual != nullptr) {
-        residual[i] = c - (quantizer.minimum + (rounded - kRoundToInteger) * quantizer.unit);
-      }
+      codes[i - begin] = static_cast<uint32_t>(level);
+      if (residual != nullptr) residual[i] = c - (quantizer.minimum + level * quantizer.unit);
     }
     for (size_t l = 0; l < kLanes; ++l) stream.word[l] |= codes[l] << stream.fill;
     stream.fill += quantizer.bits;

@@ -170,6 +170,41 @@ TEST(Quantize, StochasticRoundingIsUnbiased) {
   for (size_t i = 0; i < n; ++i) EXPECT_NEAR(sums[i] / kDraws, x[i], 5 * unit / 2 / std::sqrt(kDraws));
 }
 
+// Rounding up and down half the time each is independent among lanes, rows, blocks, steps and ranks: a
+// correlation of 32,768 pairs deviates from 0 by 5 / sqrt(32,768) once in a million.
+TEST(Quantize, StochasticRoundingIsIndependentFromElementToElement) {
+  constexpr size_t kPairs = 32'768;
+  std::vector<float> x(2 * kPairs, 0.5f);
+  for (size_t i = 0; i < x.size(); i += 512) x[i] = 0.0f, x[i + 1] = 15.0f;  // so the unit is 1
+  const auto signs = [&](uint64_t step, uint32_t rank) {
+    Tensor tensor(QuantizeCase(4, 512, wire::Rounding::kStochastic), x.size());
+    RandomKey random;
+    random.step = step;
+    random.rank = rank;
+    tensor.Encode(x, random);
+    std::vector<int> up = {};
+    for (const float decoded : tensor.Decoded()) up.push_back(decoded == 0.0f ? -1 : 1);
+    return up;
+  };
+  const auto correlation = [](const std::vector<int>& a, const std::vector<int>& b, size_t lag) {
+    double sum = 0;
+    size_t pairs = 0;
+    for (size_t i = 0; i < kPairs; ++i) {
+      if (i % 512 < 2 || (i + lag) % 512 < 2) continue;
+      sum += a[i] * b[i + lag];
+      ++pairs;
+    }
+    return sum / static_cast<double>(pairs);
+  };
+  const std::vector<int> first = signs(0, 0);
+  const double bound = 5 / std::sqrt(kPairs);
+  for (const size_t lag : {1, 4, 8, 15, 16, 17, 24, 32, 33, 48, 64, 128, 256, 496, 512, 1024, 16'384}) {
+    EXPECT_NEAR(correlation(first, first, lag), 0, bound) << lag;
+  }
+  EXPECT_NEAR(correlation(first, signs(1, 0), 0), 0, bound);
+  EXPECT_NEAR(correlation(first, signs(0, 1), 0), 0, bound);
+}
+
 // QSGD (Alistarh et al., 2017): x_i becomes norm * sign * l / s, with l one of the two levels around
 // s |x_i| / norm and the mean x_i; its variance is unit^2 f (1 - f), f being the fraction.
 TEST(Quantize, SpansOfTwoSidesAreQsgd) {
