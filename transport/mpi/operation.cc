@@ -29,12 +29,17 @@ constexpr milliseconds kNextLook = milliseconds(100);
 constexpr milliseconds kLastWords = milliseconds(20);
 constexpr milliseconds kCancelPatience = milliseconds(1000);
 
+// Messages up to that size come in one piece; larger ones and collectives move on only when they are asked
+// for.
+constexpr size_t kOnePiece = size_t{64} << 10;
+
 // Hands the processor over between two looks at the requests. Ranks often share cores: spinning would
-// take the time that the awaited peer needs. Naps cost bandwidth while data streams in, so they come
-// only when nothing has ended for long.
-void Relax(Clock::duration waited) {
+// take the time that the awaited peer needs. Yielding alone leaves the waiting rank a core that counts as
+// busy beside one on which two ranks have work. Naps cost bandwidth while data streams in, so they come late
+// then.
+void Relax(Clock::duration waited, bool streaming) {
   if (waited < microseconds(5)) return;
-  if (waited < milliseconds(100)) {
+  if (waited < (streaming ? milliseconds(100) : milliseconds(1))) {
     sched_yield();
     return;
   }
@@ -115,6 +120,7 @@ absl::Status MpiOperation::Send(MPI_Comm comm, int peer, int tag, ConstBuffer fr
     return Break(MpiStatus(code, absl::StrCat("send to ", communicator_->Describe(peer))));
   }
   if (peer != communicator_->rank()) communicator_->CountSent(from.bytes);
+  streaming_ |= from.bytes > kOnePiece;
   requests_.push_back(request);
   parts_.push_back({.peer = peer});
   ++pending_;
@@ -129,6 +135,7 @@ absl::Status MpiOperation::Receive(MPI_Comm comm, int peer, int tag, Buffer to, 
   if (code != MPI_SUCCESS) {
     return Break(MpiStatus(code, absl::StrCat("receive from ", communicator_->Describe(peer))));
   }
+  streaming_ |= to.bytes > kOnePiece;
   requests_.push_back(request);
   parts_.push_back({.peer = peer, .receive = true, .exact = exact, .capacity = to.bytes, .length = length});
   ++pending_;
@@ -136,6 +143,7 @@ absl::Status MpiOperation::Receive(MPI_Comm comm, int peer, int tag, Buffer to, 
 }
 
 void MpiOperation::AddCollective(MPI_Request request) {
+  streaming_ = true;
   requests_.push_back(request);
   parts_.push_back({});
   ++pending_;
@@ -238,7 +246,7 @@ absl::Status MpiOperation::Wait(milliseconds patience) {
       return Break(absl::DeadlineExceededError(
           absl::StrCat("no message for ", patience.count(), " ms from ", DescribeMissing())));
     }
-    Relax(waited);
+    Relax(waited, streaming_);
   }
 }
 

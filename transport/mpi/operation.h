@@ -66,8 +66,9 @@ class MpiOperation final : public Operation {
   std::vector<MPI_Request> requests_;
   std::vector<Part> parts_;
   int pending_ = 0;
-  absl::Status failure_;  // the operation goes on to its end and then reports this
-  absl::Status broken_;   // the operation cannot end
+  bool streaming_ = false;  // some message may come in more than one piece
+  absl::Status failure_;    // the operation goes on to its end and then reports this
+  absl::Status broken_;     // the operation cannot end
   std::chrono::steady_clock::time_point last_sign_;
   std::chrono::steady_clock::time_point next_look_;
   int gone_ = kEverybody;  // a peer that was found to have ended, when its last words are awaited

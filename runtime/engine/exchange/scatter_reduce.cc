@@ -16,7 +16,11 @@ namespace {
 constexpr int kTags[] = {1, 2};  // of the rounds
 
 // Before a wait settles on one message, whichever comes first is looked for so long.
-constexpr double kLookMs = 1.0;
+constexpr double kLookMs = 20.0;
+// Between looks the processor is handed over, and after this long given up: where ranks share processors, one
+// that only yields keeps a core while two that have work share another.
+constexpr double kYieldMs = 0.05;
+constexpr std::chrono::microseconds kNap(50);
 
 // Buffers of `sizes`, one behind the other in one piece of memory.
 std::vector<wire::MutableBytes> CutUp(const std::vector<size_t>& sizes, Buffer<std::byte>* memory) {
@@ -157,7 +161,11 @@ absl::Status ScatterReduce::Await() {
   do {
     if (absl::Status status = Poll(); !status.ok()) return status;
     if (arrivals_[kScatter].units + arrivals_[kGather].units > before) return absl::OkStatus();
-    std::this_thread::yield();
+    if (watch.Milliseconds() < kYieldMs) {
+      std::this_thread::yield();
+    } else {
+      std::this_thread::sleep_for(kNap);
+    }
   } while (watch.Milliseconds() < kLookMs);
   Arrivals& due = arrivals_[arrivals_[kScatter].units < units_.size() ? kScatter : kGather];
   return due.receives[due.units]->Wait(runner_.patience_);
