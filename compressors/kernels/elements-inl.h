@@ -11,9 +11,8 @@
 #define TERSE_COMPRESSORS_KERNELS_ELEMENTS_INL_H_
 #endif
 
-#include <algorithm>
-
 #include "compressors/kernels/dispatch.h"
+#include "compressors/kernels/formats-inl.h"
 #include "compressors/kernels/rows-inl.h"
 #include "hwy/cache_control.h"
 
@@ -21,134 +20,68 @@ HWY_BEFORE_NAMESPACE();
 namespace terse::kernels {
 namespace HWY_NAMESPACE {
 
-struct Fp32 {
-  static constexpr size_t kBytes = 4;
-  static HWY_INLINE VF Encode(VF c, std::byte* out) {
-    hn::StoreU(c, kF32, reinterpret_cast<float*>(out));
-    return c;
-  }
-  static HWY_INLINE VF Decode(const std::byte* in, MF& finite) {
-    const VF x = hn::LoadU(kF32, reinterpret_cast<const float*>(in));
-    finite = hn::And(finite, Finite(x));
-    return x;
-  }
-};
-
-HWY_INLINE void StoreHalves(VU halves, std::byte* out) {
-  hn::StoreU(hn::DemoteTo(kU16, hn::BitCast(kI32, halves)), kU16, reinterpret_cast<uint16_t*>(out));
+HWY_INLINE void StoreTo(std::byte* out, Halves halves) {
+  hn::StoreU(halves, kU16, reinterpret_cast<uint16_t*>(out));
 }
-HWY_INLINE VU LoadHalves(const std::byte* in) {
-  return hn::PromoteTo(kU32, hn::LoadU(kU16, reinterpret_cast<const uint16_t*>(in)));
-}
-
-#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2 && !defined(HWY_DISABLE_F16C)
-
-// The processor converts as ToFp16 and FromFp16 do: to nearest even, subnormals included.
-struct Fp16 {
-  using F16 = hn::Rebind<hwy::float16_t, F32>;
-  static constexpr size_t kBytes = 2;
-  static HWY_INLINE VF Encode(VF c, std::byte* out) {
-    const VF greatest = hn::Set(kF32, 65504.0f);
-    const auto half = hn::DemoteTo(F16(), hn::Min(hn::Max(c, hn::Neg(greatest)), greatest));
-    hn::StoreU(half, F16(), reinterpret_cast<hwy::float16_t*>(out));
-    return hn::PromoteTo(kF32, half);
-  }
-  static HWY_INLINE VF Decode(const std::byte* in, MF& finite) {
-    const VF x = hn::PromoteTo(kF32, hn::LoadU(F16(), reinterpret_cast<const hwy::float16_t*>(in)));
-    finite = hn::And(finite, Finite(x));
-    return x;
-  }
-};
-
-#else
-
-// As ToFp16 and FromFp16 of floats.h.
-struct Fp16 {
-  static constexpr size_t kBytes = 2;
-  static HWY_INLINE VF Value(VU half) {
-    const VU sign = hn::ShiftLeft<16>(hn::And(half, hn::Set(kU32, 0x8000u)));
-    const VU bits = hn::ShiftLeft<13>(hn::And(half, hn::Set(kU32, 0x7fffu)));
-    const VF subnormal =
-        hn::Sub(hn::BitCast(kF32, hn::Add(bits, hn::Set(kU32, 113u << 23))), hn::Set(kF32, 0x1p-14f));
-    const VU normal = hn::Add(bits, hn::Set(kU32, 112u << 23));
-    const auto small = hn::Eq(hn::And(half, hn::Set(kU32, 0x7c00u)), hn::Zero(kU32));
-    const VU magnitude = hn::IfThenElse(small, hn::BitCast(kU32, subnormal), normal);
-    return hn::BitCast(kF32, hn::Or(magnitude, sign));
-  }
-  static HWY_INLINE VF Encode(VF c, std::byte* out) {
-    const VU sign = hn::And(hn::ShiftRight<16>(hn::BitCast(kU32, c)), hn::Set(kU32, 0x8000u));
-    const VF magnitude = hn::Min(hn::Abs(c), hn::Set(kF32, 65504.0f));
-    const VU subnormal = hn::Sub(hn::BitCast(kU32, hn::Add(magnitude, hn::Set(kF32, 0.5f))),
-                                 hn::BitCast(kU32, hn::Set(kF32, 0.5f)));
-    const VU bits = hn::Sub(hn::BitCast(kU32, magnitude), hn::Set(kU32, 112u << 23));
-    const VU odd = hn::And(hn::ShiftRight<13>(bits), hn::Set(kU32, 1u));
-    const VU normal = hn::ShiftRight<13>(hn::Add(hn::Add(bits, hn::Set(kU32, 0xfffu)), odd));
-    const auto small = hn::RebindMask(kU32, hn::Lt(magnitude, hn::Set(kF32, 0x1p-14f)));
-    const VU half = hn::Or(hn::IfThenElse(small, subnormal, normal), sign);
-    StoreHalves(half, out);
-    return Value(half);
-  }
-  static HWY_INLINE VF Decode(const std::byte* in, MF& finite) {
-    const VU half = LoadHalves(in);
-    const VU exponent = hn::Set(kU32, 0x7c00u);
-    finite = hn::And(finite, hn::RebindMask(kF32, hn::Ne(hn::And(half, exponent), exponent)));
-    return Value(half);
-  }
-};
-
-#endif
-
-struct Bf16 {
-  static constexpr size_t kBytes = 2;
-  static HWY_INLINE VF Encode(VF c, std::byte* out) {
-    const VF greatest = hn::Set(kF32, 0x1.fep127f);
-    const VU bits = hn::BitCast(kU32, hn::Min(hn::Max(c, hn::Neg(greatest)), greatest));
-    const VU odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(kU32, 1u));
-    const VU half = hn::ShiftRight<16>(hn::Add(hn::Add(bits, hn::Set(kU32, 0x7fffu)), odd));
-    StoreHalves(half, out);
-    return hn::BitCast(kF32, hn::ShiftLeft<16>(half));
-  }
-  static HWY_INLINE VF Decode(const std::byte* in, MF& finite) {
-    const VF x = hn::BitCast(kF32, hn::ShiftLeft<16>(LoadHalves(in)));
-    finite = hn::And(finite, Finite(x));
-    return x;
-  }
-};
+HWY_INLINE void StoreTo(std::byte* out, VF c) { hn::StoreU(c, kF32, reinterpret_cast<float*>(out)); }
 
 template <typename Format, bool kResidual>
 bool EncodeRows(const float* input, float* residual, size_t n, std::byte* out) {
   MF finite = AllLanes();
   for (size_t i = 0; i < n; i += kN) {
     const VF c = Compensate<kResidual>(input, residual, i, finite);
-    const VF decoded = Format::Encode(c, out + i * Format::kBytes);
-    if constexpr (kResidual) hn::StoreU(hn::Sub(c, decoded), kF32, residual + i);
+    const auto code = Format::Encode(Format::Clamp(c));
+    StoreTo(out + i * Format::kBytes, Format::Pack(code));
+    if constexpr (kResidual) hn::StoreU(hn::Sub(c, Format::Decoded(code)), kF32, residual + i);
   }
   return !hn::AllTrue(kF32, finite);
 }
 
-// Without a residual, to an output at a multiple of 64 bytes.
-template <typename Format>
-bool StreamRows(const float* input, size_t n, std::byte* out) {
-  using U8 = hn::Repartition<uint8_t, F32>;
-  constexpr U8 kU8;
-  constexpr size_t kLineBytes = kLanes * Format::kBytes;
-  static_assert(kLineBytes % hn::MaxLanes(kU8) == 0 || kLineBytes < hn::MaxLanes(kU8));
-  constexpr size_t kRows = std::max<size_t>(1, hn::MaxLanes(kU8) / kLineBytes);
-  MF finite = AllLanes();
+// Whole vectors, for what is streamed in lesser parts loses its speed.
+template <bool kStream>
+HWY_INLINE void StorePair(Halves first, Halves second, std::byte* out) {
+  constexpr hn::Repartition<uint16_t, F32> kPair;
+  auto* to = reinterpret_cast<uint16_t*>(out);
+  if constexpr (kStream) {
+    hn::Stream(hn::Combine(kPair, second, first), kPair, to);
+  } else {
+    hn::StoreU(hn::Combine(kPair, second, first), kPair, to);
+  }
+}
+template <bool kStream>
+HWY_INLINE void StorePair(VF first, VF second, std::byte* out) {
+  constexpr Start kStart = kStream ? Start::kStream : Start::kAssign;
+  StoreSum(kStart, first, reinterpret_cast<float*>(out));
+  StoreSum(kStart, second, reinterpret_cast<float*>(out) + kN);
+}
+
+// Without a residual. kStream: around the caches, to an output at a multiple of 64 bytes.
+template <typename Format, bool kStream>
+bool EncodeInput(const float* input, size_t n, std::byte* out) {
+  constexpr size_t kStep = 2 * kLanes;
+  bool found = false;
   size_t i = 0;
-  for (; i + kRows * kLanes <= n; i += kRows * kLanes) {
-    HWY_ALIGN std::byte rows[kRows * kLineBytes];
-    for (size_t v = 0; v < kRows * kVectors; ++v) {
-      Format::Encode(Compensate<false>(input, nullptr, i + v * kN, finite), rows + v * kN * Format::kBytes);
+  for (; i + kStep <= n; i += kStep) {
+    VF c[kStep / kN];
+    VI greatest = hn::Zero(kI32);
+    for (size_t v = 0; v < kStep / kN; ++v) {
+      c[v] = hn::LoadU(kF32, input + i + v * kN);
+      greatest = hn::Max(greatest, hn::BitCast(kI32, hn::Abs(c[v])));
     }
-    for (size_t b = 0; b < sizeof(rows); b += hn::MaxLanes(kU8)) {
-      hn::Stream(hn::Load(kU8, reinterpret_cast<const uint8_t*>(rows) + b), kU8,
-                 reinterpret_cast<uint8_t*>(out + i * Format::kBytes) + b);
+    if (HWY_UNLIKELY(!hn::AllTrue(kI32, hn::Lt(greatest, hn::Set(kI32, Format::kCare))))) {
+      MF finite = AllLanes();
+      for (size_t v = 0; v < kStep / kN; ++v) {
+        c[v] = Format::Clamp(Compensate<false>(input, nullptr, i + v * kN, finite));
+      }
+      found |= !hn::AllTrue(kF32, finite);
+    }
+    for (size_t v = 0; v < kStep / kN; v += 2) {
+      StorePair<kStream>(Format::Pack(Format::Encode(c[v])), Format::Pack(Format::Encode(c[v + 1])),
+                         out + (i + v * kN) * Format::kBytes);
     }
   }
-  hwy::FlushStream();
-  const bool rest = EncodeRows<Format, false>(input + i, nullptr, n - i, out + i * Format::kBytes);
-  return !hn::AllTrue(kF32, finite) || rest;
+  if constexpr (kStream) hwy::FlushStream();
+  return EncodeRows<Format, false>(input + i, nullptr, n - i, out + i * Format::kBytes) || found;
 }
 
 template <typename Format>
@@ -159,9 +92,9 @@ bool EncodeElementsAs(ElementFormat format, const float* input, float* residual,
   if (residual != nullptr) {
     found = EncodeRows<Format, true>(input, residual, rows, out);
   } else if (streams) {
-    found = StreamRows<Format>(input, rows, out);
+    found = EncodeInput<Format, true>(input, rows, out);
   } else {
-    found = EncodeRows<Format, false>(input, residual, rows, out);
+    found = EncodeInput<Format, false>(input, rows, out);
   }
   float* rest = residual == nullptr ? nullptr : residual + rows;
   return ScalarKernels().encode_elements(format, input + rows, rest, n - rows, out + rows * Format::kBytes) ||

@@ -5,7 +5,9 @@
 #include "compressors/kernels/kernels.h"
 
 #include <algorithm>
+#include <array>
 #include <bit>
+#include <cfloat>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -127,6 +129,53 @@ TEST(Kernels, OneBitSumHasSixteenLanesAndAFixedTree) {
     EXPECT_EQ(target->onebit_sum(wire::ScaleNorm::kL1, values.data(), nullptr, values.size()).value,
               expected_lanes[0])
         << target->name;
+  }
+}
+
+// Kernels look at several vectors at once for what needs care, so each of these stands among ordinary
+// elements.
+TEST(Kernels, OneSpecialElementAmongOthersIsThatOfTheReference) {
+  constexpr size_t kElements = 80;
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  const float specials[] = {
+      kInfinity,  -kInfinity, std::nanf(""), -std::nanf(""),  FLT_MAX,     -FLT_MAX, 65503.99f, 65504.0f,
+      65519.996f, 65520.0f,   -65520.0f,     0x1.fefffep127f, 0x1.ffp127f, -0.0f,    0x1p-149f, -0x1p-130f};
+  const std::vector<float> before = Normal(kElements, 3);
+  for (const Kernels* target : AvailableKernels()) {
+    for (const float special : specials) {
+      for (size_t at = 0; at < 3 * 16; at += 5) {
+        SCOPED_TRACE(std::string(target->name) + " " + std::to_string(special));
+        std::vector<float> input = Normal(kElements, 4);
+        std::vector<float> start = before;
+        input[at] = special;
+        start[at] = std::isnan(special) ? -0.0f : std::clamp(special, -FLT_MAX, FLT_MAX);
+        for (const float deferred : {0.0f, 0.75f, FLT_MAX}) {
+          for (const wire::ScaleNorm norm : {wire::ScaleNorm::kL1, wire::ScaleNorm::kL2}) {
+            std::vector<float> residual = start;
+            std::vector<float> expected = start;
+            std::array<std::byte, kElements / 8> bits = {};
+            std::array<std::byte, kElements / 8> expected_bits = {};
+            const Sum sum =
+                target->onebit_defer(norm, deferred, input.data(), residual.data(), kElements, bits.data());
+            const Sum expected_sum = ScalarKernels().onebit_defer(
+                norm, deferred, input.data(), expected.data(), kElements, expected_bits.data());
+            EXPECT_EQ(std::bit_cast<uint64_t>(sum.value), std::bit_cast<uint64_t>(expected_sum.value));
+            EXPECT_EQ(sum.nonfinite, expected_sum.nonfinite);
+            EXPECT_EQ(bits, expected_bits);
+            EXPECT_EQ(Bits(residual), Bits(expected));
+          }
+        }
+        for (const ElementFormat format :
+             {ElementFormat::kFp32, ElementFormat::kFp16, ElementFormat::kBf16}) {
+          std::array<std::byte, kElements* 4> out = {};
+          std::array<std::byte, kElements* 4> expected = {};
+          EXPECT_EQ(
+              target->encode_elements(format, input.data(), nullptr, kElements, out.data()),
+              ScalarKernels().encode_elements(format, input.data(), nullptr, kElements, expected.data()));
+          EXPECT_EQ(out, expected);
+        }
+      }
+    }
   }
 }
 
