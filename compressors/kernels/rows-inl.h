@@ -31,6 +31,7 @@ using I32 = hn::RebindToSigned<F32>;
 using U16 = hn::Rebind<uint16_t, F32>;
 using VF = hn::Vec<F32>;
 using VU = hn::Vec<U32>;
+using VI = hn::Vec<I32>;
 using MF = hn::Mask<F32>;
 
 constexpr F32 kF32;
