@@ -76,11 +76,13 @@ HWY_INLINE void ExpandRows(const FactorShape& shape, const float* left, const fl
 
 void Expand(const FactorShape& shape, const float* left, const float* right, float weight, Start start,
             float* out) {
-  constexpr size_t kRows = 4;
+  // Rows whose elements of left fit into the registers.
+  constexpr size_t kRows = kVectors == 1 ? 4 : 2;
   start = StartAt(start, out);
   if (start == Start::kStream && shape.columns % kLanes != 0) start = Start::kAssign;  // not for every row
   size_t i = shape.skip_first;
-  for (; i + kRows <= shape.end_row(); i += kRows) {
+  // Of several rows at once, streaming would write the lines of no row in a go, and takes twice as long.
+  for (; start != Start::kStream && i + kRows <= shape.end_row(); i += kRows) {
     ExpandRows<kRows>(shape, left + i, right, weight, start, out + i * shape.columns);
   }
   for (; i < shape.end_row(); ++i)

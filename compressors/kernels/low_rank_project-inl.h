@@ -14,6 +14,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "compressors/kernels/low_rank_compensate-inl.h"
 #include "compressors/kernels/low_rank_expand-inl.h"
 #include "compressors/kernels/low_rank_groups-inl.h"
 #include "compressors/kernels/rows-inl.h"
@@ -22,86 +23,42 @@ HWY_BEFORE_NAMESPACE();
 namespace terse::kernels {
 namespace HWY_NAMESPACE {
 
-// Rows whose sums fit into the registers.
-constexpr size_t kDotRows = kVectors == 1 ? 2 : 1;
-// Elements that a first pass asks for ahead of time: at most those of the next rows.
-constexpr size_t kAhead = 2048;
-
-// What a first pass over kRows rows takes off the residual on the way: nothing, or the part of a product
-// whose left elements are p.
-struct NothingOff {
-  HWY_INLINE void Take(size_t, VF*) const {}
-};
-template <size_t kRows, size_t kRank>
-struct ProductOff {
-  VF p[kRows][kRank];
-  const float* right;
-  size_t stride;
-
-  HWY_INLINE ProductOff(const float* left, size_t left_stride, const float* right_factor, size_t right_stride)
-      : right(right_factor), stride(right_stride) {
-    for (size_t r = 0; r < kRows; ++r) {
-      for (size_t k = 0; k < kRank; ++k) p[r][k] = hn::Set(kF32, left[k * left_stride + r]);
-    }
-  }
-  // Of columns from j on.
-  HWY_INLINE void Take(size_t j, VF* held) const {
-    VF sum[kRows];
-    for (size_t k = 0; k < kRank; ++k) {
-      const VF q = hn::LoadU(kF32, right + k * stride + j);
-      for (size_t r = 0; r < kRows; ++r) {
-        const VF product = hn::Mul(p[r][k], q);
-        sum[r] = k == 0 ? product : hn::Add(sum[r], product);
-      }
-    }
-    for (size_t r = 0; r < kRows; ++r) held[r] = hn::Sub(held[r], sum[r]);
-  }
-};
+// Rows together: what belongs to them of a left factor fits into the registers, or the sums of one vector's
+// lanes.
+constexpr size_t kDotRows = kVectors == 1 ? 4 : 2;
+// Columns whose c stays in the L1 cache between making it and multiplying it.
+constexpr size_t kDotBlock = 1024;
 
 // Sums of c times right over one chunk of columns, for kRows rows and kRank columns of right.
 template <size_t kRows, size_t kRank>
 struct Dots {
-  VF lanes[kRows][kRank][kVectors];
+  HWY_ALIGN float lanes[kRows][kRank][kLanes] = {};
 
-  HWY_INLINE Dots() {
-    for (auto& row : lanes) {
-      for (auto& column : row) {
-        for (VF& lane : column) lane = hn::Zero(kF32);
-      }
-    }
-  }
-
-  // 16 columns, from column j of `off` on. With kFirst c is made of input and what `off` leaves of the
-  // residual, else it is in the residual already.
-  template <bool kFirst, typename Off>
-  HWY_INLINE void Add(const float* input, float* residual, size_t row_stride, const float* right,
-                      size_t right_stride, const Off& off, size_t j, MF& finite) {
-    const size_t ahead = std::min(kRows * row_stride, kAhead);
+  // Of a multiple of 16 columns.
+  HWY_INLINE void Add(const float* c, size_t row_stride, const float* right, size_t right_stride,
+                      size_t columns) {
     for (size_t v = 0; v < kVectors; ++v) {
-      VF c[kRows];
-      for (size_t r = 0; r < kRows; ++r) c[r] = hn::LoadU(kF32, residual + r * row_stride + v * kN);
-      if constexpr (kFirst) {
-        for (size_t r = 0; r < kRows; ++r) {
-          PrefetchAhead(input + r * row_stride + v * kN, ahead);
-          PrefetchAhead(residual + r * row_stride + v * kN, ahead);
-        }
-        off.Take(j + v * kN, c);
-        for (size_t r = 0; r < kRows; ++r) {
-          const VF x = Compensate<false>(input, nullptr, r * row_stride + v * kN, finite);
-          c[r] = ClampFinite(hn::Add(x, c[r]));
-        }
-        for (size_t r = 0; r < kRows; ++r) hn::StoreU(c[r], kF32, residual + r * row_stride + v * kN);
+      VF sums[kRows][kRank];
+      for (size_t r = 0; r < kRows; ++r) {
+        for (size_t k = 0; k < kRank; ++k) sums[r][k] = hn::Load(kF32, lanes[r][k] + v * kN);
       }
-      for (size_t k = 0; k < kRank; ++k) {
-        const VF q = hn::LoadU(kF32, right + k * right_stride + v * kN);
-        for (size_t r = 0; r < kRows; ++r) lanes[r][k][v] = hn::Add(lanes[r][k][v], hn::Mul(c[r], q));
+      for (size_t j = v * kN; j < columns; j += kLanes) {
+        VF x[kRows];
+        for (size_t r = 0; r < kRows; ++r) x[r] = hn::LoadU(kF32, c + r * row_stride + j);
+        for (size_t k = 0; k < kRank; ++k) {
+          const VF q = hn::LoadU(kF32, right + k * right_stride + j);
+          for (size_t r = 0; r < kRows; ++r) sums[r][k] = hn::Add(sums[r][k], hn::Mul(x[r], q));
+        }
+      }
+      for (size_t r = 0; r < kRows; ++r) {
+        for (size_t k = 0; k < kRank; ++k) hn::Store(sums[r][k], kF32, lanes[r][k] + v * kN);
       }
     }
   }
 
-  HWY_INLINE float Total(size_t r, size_t k) const {
-    float sums[kLanes];
-    for (size_t v = 0; v < kVectors; ++v) hn::StoreU(lanes[r][k][v], kF32, sums + v * kN);
+  // Adds the lanes up.
+  HWY_INLINE float Total(size_t r, size_t k) {
+    float* sums = lanes[r][k];
     for (size_t half = kLanes / 2; half > 0; half /= 2) {
       for (size_t l = 0; l < half; ++l) sums[l] += sums[l + half];
     }
@@ -121,7 +78,7 @@ struct ProjectChunk {
   const float* right;
   float* left;
   size_t left_stride;
-  MF& finite;
+  bool& nonfinite;
 
   template <size_t kRank>
   HWY_INLINE void Run(size_t first) const {
@@ -132,21 +89,21 @@ struct ProjectChunk {
     }
   }
 
+  // The first columns of the factors make c, which the others find in the residual.
   template <size_t kRank, bool kFirst>
   HWY_INLINE void RunAs(size_t first) const {
     const float* q = right + first * stride;
     const size_t whole = WholeRows(columns);
     Dots<kRows, kRank> dots;
-    MF good = finite;
-    const auto add = [&](const auto& take) HWY_ATTR {
-      for (size_t j = 0; j < whole; j += kLanes) {
-        dots.template Add<kFirst>(input + j, residual + j, stride, q + j, stride, take, j, good);
+    for (size_t begin = 0; begin < whole; begin += kDotBlock) {
+      const size_t end = std::min(whole, begin + kDotBlock);
+      if constexpr (kFirst && kOff) {
+        // Made for each block, so that the sums have the registers afterwards.
+        Compensate(ProductOff<kRows, kRank>(off.left, left_stride, off.right, stride), begin, end);
+      } else if constexpr (kFirst) {
+        Compensate(NothingOff(), begin, end);
       }
-    };
-    if constexpr (kOff && kFirst) {
-      add(ProductOff<kRows, kRank>(off.left, left_stride, off.right, stride));
-    } else {
-      add(NothingOff());
+      dots.Add(residual + begin, stride, q + begin, stride, end - begin);
     }
     if (const size_t rest = columns - whole; rest > 0) {
       // Filled up with zeros, which add nothing.
@@ -167,40 +124,49 @@ struct ProjectChunk {
       for (size_t k = 0; k < kRank; ++k) {
         std::memcpy(factor[k], q + k * stride + whole, rest * sizeof(float));
       }
-      dots.template Add<kFirst>(from[0], c[0], kLanes, factor[0], kLanes, NothingOff(), 0, good);
+      if (kFirst && CompensateCarefully<kRows>(from[0], c[0], kLanes, NothingOff(), 0)) nonfinite = true;
+      dots.Add(c[0], kLanes, factor[0], kLanes, kLanes);
       for (size_t r = 0; r < kRows; ++r) {
         std::memcpy(residual + r * stride + whole, c[r], rest * sizeof(float));
       }
     }
-    finite = good;
     for (size_t k = 0; k < kRank; ++k) {
       for (size_t r = 0; r < kRows; ++r) left[(first + k) * left_stride + r] += dots.Total(r, k);
     }
+  }
+
+  template <typename Off>
+  HWY_INLINE void Compensate(const Off& take, size_t begin, size_t end) const {
+    bool found = false;
+    for (size_t j = begin; j < end; j += kLanes) {
+      found |= CompensateRows<kRows>(input + j, residual + j, stride, take, j);
+    }
+    if (found) nonfinite = true;
   }
 };
 
 template <size_t kRows, bool kOff>
 HWY_INLINE void ProjectRowsAt(const FactorShape& shape, size_t i, const Factors& off, const float* input,
-                              float* residual, const float* right, float* left, MF& finite) {
+                              float* residual, const float* right, float* left, bool& nonfinite) {
   for (size_t chunk = 0; chunk < shape.columns; chunk += kSumChunk) {
     const size_t at = i * shape.columns + chunk;
     Factors part;
     if constexpr (kOff) part = {off.left + i, off.right + chunk};
     ByRankGroups(shape.rank, ProjectChunk<kRows, kOff>{
                                  part, input + at, residual + at, std::min(kSumChunk, shape.columns - chunk),
-                                 shape.columns, right + chunk, left + i, shape.rows, finite});
+                                 shape.columns, right + chunk, left + i, shape.rows, nonfinite});
   }
 }
 
 template <bool kOff>
 HWY_INLINE void ProjectAllRows(const FactorShape& shape, const Factors& off, const float* input,
-                               float* residual, const float* right, float* left, MF& finite) {
+                               float* residual, const float* right, float* left, bool& nonfinite) {
   size_t i = shape.skip_first;
   for (; i + kDotRows <= shape.end_row(); i += kDotRows) {
-    ProjectRowsAt<kDotRows, kOff>(shape, i, off, input, residual, right, left, finite);
+    ProjectRowsAt<kDotRows, kOff>(shape, i, off, input, residual, right, left, nonfinite);
   }
   for (; i < shape.end_row(); ++i) {
-    ProjectRowsAt<1, kOff>(shape, i, off, input, residual, right, left, finite);
+    ProjectRowsAt<1, kOff>(shape, i, off, input, residual, right, left, nonfinite);
   }
 }
 
@@ -209,11 +175,11 @@ bool ProjectRows(const FactorShape& shape, const Factors& off, const float* inpu
   for (size_t k = 0; k < shape.rank; ++k) {
     std::fill(left + k * shape.rows + shape.skip_first, left + k * shape.rows + shape.end_row(), 0.0f);
   }
-  MF finite = AllLanes();
+  bool nonfinite = false;
   if (off.left == nullptr) {
-    ProjectAllRows<false>(shape, off, input, residual, right, left, finite);
+    ProjectAllRows<false>(shape, off, input, residual, right, left, nonfinite);
   } else if (shape.rank <= kRankGroup) {
-    ProjectAllRows<true>(shape, off, input, residual, right, left, finite);
+    ProjectAllRows<true>(shape, off, input, residual, right, left, nonfinite);
   } else {
     // Too many factors for the registers: some rows at a time, so that the second pass finds them in the
     // cache.
@@ -223,10 +189,10 @@ bool ProjectRows(const FactorShape& shape, const Factors& off, const float* inpu
       rows.skip_first = i;
       rows.skip_last = shape.rows - std::min(shape.end_row(), i + kTogether);
       Expand(rows, off.left, off.right, -1.0f, Start::kAdd, residual);
-      ProjectAllRows<false>(rows, off, input, residual, right, left, finite);
+      ProjectAllRows<false>(rows, off, input, residual, right, left, nonfinite);
     }
   }
-  return !hn::AllTrue(kF32, finite);
+  return nonfinite;
 }
 
 }  // namespace HWY_NAMESPACE

@@ -32,19 +32,28 @@ struct MomentumRule {
         scale(hn::Set(kF32, rule.scale)),
         decay(hn::Set(kF32, rule.decay)) {}
 
-  // Moves u at element i and returns what is sent.
-  HWY_INLINE VF Move(size_t i, MF& finite) const {
+  // What u becomes and what is sent, as far as all is finite.
+  struct Moved {
+    VF decayed;
+    VF next;
+    VF sent;
+  };
+  HWY_INLINE Moved Next(size_t i) const {
     VF local = hn::Mul(scale, hn::LoadU(kF32, gradient + i));
     if constexpr (kDecay) local = hn::Add(local, hn::Mul(decay, hn::LoadU(kF32, parameter + i)));
     const VF last = hn::LoadU(kF32, u + i);
     const VF decayed = hn::Mul(m, last);
     const VF next = kNesterov ? hn::Mul(m, hn::Add(last, local)) : hn::Add(decayed, local);
-    const VF sum = kNesterov ? hn::Add(next, local) : next;
-    const MF good = Finite(sum);
+    return {decayed, next, kNesterov ? hn::Add(next, local) : next};
+  }
+
+  // Moves u at element i and returns what is sent.
+  HWY_INLINE VF Move(size_t i, MF& finite) const {
+    const Moved moved = Next(i);
+    const MF good = Finite(moved.sent);
     finite = hn::And(finite, good);
-    const VF moved = hn::IfThenElse(good, next, decayed);
-    hn::StoreU(moved, kF32, u + i);
-    return kNesterov ? hn::IfThenElse(good, sum, decayed) : moved;
+    hn::StoreU(hn::IfThenElse(good, moved.next, moved.decayed), kF32, u + i);
+    return hn::IfThenElse(good, moved.sent, moved.decayed);
   }
 
   const float* gradient;

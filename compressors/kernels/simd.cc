@@ -20,6 +20,7 @@
 #if HWY_TARGET != HWY_EMU128 && HWY_TARGET != HWY_SCALAR
 #include "compressors/kernels/elements-inl.h"
 #include "compressors/kernels/low_rank_columns-inl.h"
+#include "compressors/kernels/low_rank_compensate-inl.h"
 #include "compressors/kernels/low_rank_expand-inl.h"
 #include "compressors/kernels/low_rank_project-inl.h"
 #include "compressors/kernels/momentum-inl.h"

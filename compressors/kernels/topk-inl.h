@@ -59,21 +59,38 @@ class Candidates {
   size_t count_ = 0;
 };
 
-// Where c of the vector at element i comes from.
+// Where c of the vector at element i comes from. Plain is c where all that it is made of is finite, and else
+// is not finite either; what belongs to it is stored by Store. Careful is c in any case, stored.
 template <bool kResidual>
 struct FromResidual {
+  using Held = VF;
+
   const float* input;
   const float* residual;
-  HWY_INLINE VF operator()(size_t i, MF& /*finite*/) const {
-    return Compensated<kResidual>(input, residual, i);
+
+  HWY_INLINE VF Plain(size_t i, Held& /*held*/) const {
+    return hn::LoadU(kF32, (kResidual ? residual : input) + i);
   }
+  HWY_INLINE void Store(size_t, VF, const Held&) const {}
+  HWY_INLINE VF Careful(size_t i, MF& /*finite*/) const { return Compensated<kResidual>(input, residual, i); }
 };
 
 template <bool kResidual>
 struct FromInput {
+  using Held = VF;
+
   const float* input;
   float* residual;
-  HWY_INLINE VF operator()(size_t i, MF& finite) const {
+
+  HWY_INLINE VF Plain(size_t i, Held& /*held*/) const {
+    const VF x = hn::LoadU(kF32, input + i);
+    if constexpr (kResidual) return hn::Add(x, hn::LoadU(kF32, residual + i));
+    return x;
+  }
+  HWY_INLINE void Store(size_t i, VF c, const Held& /*held*/) const {
+    if constexpr (kResidual) hn::StoreU(c, kF32, residual + i);
+  }
+  HWY_INLINE VF Careful(size_t i, MF& finite) const {
     const VF c = Compensate<kResidual>(input, residual, i, finite);
     if constexpr (kResidual) hn::StoreU(c, kF32, residual + i);
     return c;
@@ -82,9 +99,21 @@ struct FromInput {
 
 template <bool kDecay, bool kNesterov>
 struct FromMomentum {
+  using Held = VF;  // what u becomes
+
   MomentumRule<kDecay, kNesterov> rule;
   float* residual;
-  HWY_INLINE VF operator()(size_t i, MF& finite) const {
+
+  HWY_INLINE VF Plain(size_t i, Held& held) const {
+    const auto moved = rule.Next(i);
+    held = moved.next;
+    return hn::Add(moved.sent, hn::LoadU(kF32, residual + i));
+  }
+  HWY_INLINE void Store(size_t i, VF c, const Held& held) const {
+    hn::StoreU(held, kF32, rule.u + i);
+    hn::StoreU(c, kF32, residual + i);
+  }
+  HWY_INLINE VF Careful(size_t i, MF& finite) const {
     const VF sent = rule.Move(i, finite);
     const VF c = ClampFinite(hn::Add(sent, hn::LoadU(kF32, residual + i)));
     hn::StoreU(c, kF32, residual + i);
@@ -92,17 +121,25 @@ struct FromMomentum {
   }
 };
 
-// kRows rows from element i on.
+// kRows rows from element i on. Where every plain c is below the least magnitude, all were finite, none is a
+// candidate, and that is all. `below` is the magnitude that comes before the least, as bits: bits are
+// ordered as magnitudes are, and those of infinities and NaN are above.
 template <size_t kRows, typename Source>
-HWY_INLINE void CollectGroup(const Source& source, size_t i, uint32_t first, VF least, MF& finite,
+HWY_INLINE void CollectGroup(const Source& source, size_t i, uint32_t first, VF least, VI below, MF& finite,
                              Candidates& candidates) {
   VF c[kRows * kVectors];
-  MF any = hn::Not(AllLanes());
+  typename Source::Held held[kRows * kVectors];
+  VI greatest = hn::Zero(kI32);
   for (size_t v = 0; v < kRows * kVectors; ++v) {
-    c[v] = source(i + v * kN, finite);
-    any = hn::Or(any, hn::Ge(hn::Abs(c[v]), least));
+    c[v] = source.Plain(i + v * kN, held[v]);
+    const VI magnitude = hn::BitCast(kI32, hn::Abs(c[v]));
+    greatest = v == 0 ? magnitude : hn::Max(greatest, magnitude);
   }
-  if (hn::AllFalse(kF32, any)) return;
+  if (HWY_LIKELY(hn::AllFalse(kI32, hn::Gt(greatest, below)))) {
+    for (size_t v = 0; v < kRows * kVectors; ++v) source.Store(i + v * kN, c[v], held[v]);
+    return;
+  }
+  for (size_t v = 0; v < kRows * kVectors; ++v) c[v] = source.Careful(i + v * kN, finite);
   for (size_t row = 0; row < kRows; ++row) {
     candidates.Append(c + row * kVectors, first + static_cast<uint32_t>(i + row * kLanes), least);
   }
@@ -112,12 +149,15 @@ template <typename Source>
 Kernels::Collected CollectRows(const Source& source, size_t n, uint32_t first, float threshold,
                                Candidates candidates) {
   const VF least = hn::Set(kF32, threshold);
+  // With a threshold that is no magnitude (0, NaN) every group is looked at.
+  const bool ordered = threshold > 0.0f;
+  const VI below = hn::Set(kI32, ordered ? static_cast<int32_t>(std::bit_cast<uint32_t>(threshold)) - 1 : -1);
   MF finite = AllLanes();
   size_t i = 0;
   for (; i + kGroupRows * kLanes <= n; i += kGroupRows * kLanes) {
-    CollectGroup<kGroupRows>(source, i, first, least, finite, candidates);
+    CollectGroup<kGroupRows>(source, i, first, least, below, finite, candidates);
   }
-  for (; i < n; i += kLanes) CollectGroup<1>(source, i, first, least, finite, candidates);
+  for (; i < n; i += kLanes) CollectGroup<1>(source, i, first, least, below, finite, candidates);
   return {candidates.count(), !hn::AllTrue(kF32, finite)};
 }
 
