@@ -32,7 +32,9 @@ template <typename DecodeGroup>
 absl::Status DecodeSumByGroups(absl::Span<const wire::Bytes> payloads, absl::Span<float> out,
                                const DecodeGroup& decode) {
   if (payloads.empty()) std::fill(out.begin(), out.end(), 0.0f);
-  kernels::Start start = kernels::Start::kZero;
+  const bool around =
+      payloads.size() <= kernels::kStreamPeers && kernels::BeyondCaches(out.size() * sizeof(float));
+  kernels::Start start = around ? kernels::Start::kStreamZero : kernels::Start::kZero;
   while (!payloads.empty()) {
     const absl::Span<const wire::Bytes> group = payloads.subspan(0, kernels::kMaxPeers);
     if (absl::Status status = decode(group, start); !status.ok()) return status;

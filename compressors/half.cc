@@ -51,7 +51,7 @@ absl::Status ElementCompressor::DecodeGroup(absl::Span<const wire::Bytes> payloa
                                                   end - begin)) {
       finite = false;
     }
-    if (start == kernels::Start::kStream) kernels::EndStream();
+    if (kernels::Streams(start)) kernels::EndStream();
   });
   if (!finite) return absl::DataLossError("payload holds a value that is NaN or Inf");
   return absl::OkStatus();

@@ -216,7 +216,7 @@ absl::Status OneBit::DecodeGroup(const wire::CodecParams& params, absl::Span<con
       kernels::ActiveKernels().onebit_decode(bits, weighted, start, out.data() + at,
                                              std::min(block, end - at));
     }
-    if (start == kernels::Start::kStream) kernels::EndStream();
+    if (kernels::Streams(start)) kernels::EndStream();
   });
   return absl::OkStatus();
 }

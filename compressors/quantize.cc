@@ -205,7 +205,7 @@ absl::Status Quantize::DecodeGroup(const wire::CodecParams& params, absl::Span<c
                                                at / kernels::kLanes, start, out.data() + at,
                                                std::min<size_t>(params.block, end - at));
     }
-    if (start == kernels::Start::kStream) kernels::EndStream();
+    if (kernels::Streams(start)) kernels::EndStream();
   });
   if (bad == kNone) return absl::OkStatus();
   for (const wire::Bytes payload : payloads) {

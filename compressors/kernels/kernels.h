@@ -24,10 +24,12 @@ inline constexpr size_t kLanes = 16;       // lanes of sums, and of the quantize
 inline constexpr size_t kSumChunk = 4096;  // elements whose lanes are added up by themselves
 inline constexpr size_t kMaxPeers = 16;    // payloads that one call of a decoder takes
 
-// What a decoder's sum starts from: nothing (out = w d), the old value (out += w d), or +0. kStream is
-// kAssign with stores around the caches, where `out` is at a multiple of 64 bytes; other processors see them
-// after EndStream.
-enum class Start : uint8_t { kAssign, kAdd, kZero, kStream };
+// What a decoder's sum starts from: nothing (out = w d, of one payload), the old value (out += w d), or +0.
+// kStream and kStreamZero are kAssign and kZero with stores around the caches, where `out` is at a multiple
+// of 64 bytes; other processors see them after EndStream. kStreamZero is for at most kStreamPeers payloads.
+enum class Start : uint8_t { kAssign, kAdd, kZero, kStream, kStreamZero };
+inline constexpr size_t kStreamPeers = 4;
+inline bool Streams(Start start) { return start == Start::kStream || start == Start::kStreamZero; }
 
 // Vectors of more bytes than that are written around the caches: what was written first would have left them
 // before it is read, and lines need not be loaded before they are written. (In a cache, streaming takes

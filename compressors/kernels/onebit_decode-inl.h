@@ -60,7 +60,7 @@ struct DecodeSignRows {
       plus[p] = hn::Set(kF32, scales[first + p]);
       minus[p] = hn::Neg(plus[p]);
     }
-    if constexpr (kStart == Start::kZero) {
+    if constexpr (kStart == Start::kZero || kStart == Start::kStreamZero) {
       // What the sum starts from is added once and not for each element.
       plus[0] = hn::Add(hn::Zero(kF32), plus[0]);
       minus[0] = hn::Add(hn::Zero(kF32), minus[0]);
@@ -91,6 +91,8 @@ struct DecodeSignRows {
         return RunFrom<kPeers, Start::kAdd>(first, begin, end);
       case Start::kZero:
         return RunFrom<kPeers, Start::kZero>(first, begin, end);
+      case Start::kStreamZero:
+        return RunFrom<kPeers, Start::kStreamZero>(first, begin, end);
       case Start::kStream:
         return RunFrom<1, Start::kStream>(first, begin, end);
       case Start::kAssign:

@@ -59,8 +59,8 @@ struct DecodeCodeRows {
 
   template <size_t kPeers>
   HWY_INLINE void Run(size_t first, Start start, size_t begin, size_t end) const {
-    start == Start::kAdd || start == Start::kZero ? Sum<kPeers, true>(first, start, begin, end)
-                                                  : Sum<kPeers, false>(first, start, begin, end);
+    start == Start::kAssign || start == Start::kStream ? Sum<kPeers, false>(first, start, begin, end)
+                                                       : Sum<kPeers, true>(first, start, begin, end);
   }
 
  private:

@@ -99,6 +99,7 @@ HWY_INLINE MF RowMask(const std::byte* row, size_t v) {
 
 // Decoders add up to this many payloads with all that belongs to them in registers.
 constexpr size_t kGroup = 4;
+static_assert(kStreamPeers <= kGroup);
 // Elements of `out` that are decoded from one group after the other while they are in the L1 cache.
 constexpr size_t kDecodeChunk = 4096;
 
@@ -135,14 +136,15 @@ HWY_INLINE VF AddTerm(Start start, VF sum, VF term) {
   return start == Start::kAssign || start == Start::kStream ? term : hn::Add(sum, term);
 }
 HWY_INLINE void StoreSum(Start start, VF sum, float* out) {
-  if (start == Start::kStream) {
+  if (Streams(start)) {
     hn::Stream(sum, kF32, out);
   } else {
     hn::StoreU(sum, kF32, out);
   }
 }
 HWY_INLINE Start StartAt(Start start, const float* out) {
-  return start == Start::kStream && reinterpret_cast<uintptr_t>(out) % 64 != 0 ? Start::kAssign : start;
+  if (!Streams(start) || reinterpret_cast<uintptr_t>(out) % 64 == 0) return start;
+  return start == Start::kStream ? Start::kAssign : Start::kZero;
 }
 
 // The peers' data from `bytes` on.

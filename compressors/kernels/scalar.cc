@@ -108,7 +108,7 @@ void Accumulate(size_t peers, Start start, float* out, size_t n, const Term& ter
     for (size_t i = 0; i < n; ++i) out[i] = term(0, i);
     return;
   }
-  if (start == Start::kZero) std::fill_n(out, n, 0.0f);
+  if (start != Start::kAdd) std::fill_n(out, n, 0.0f);
   for (size_t p = 0; p < peers; ++p) {
     for (size_t i = 0; i < n; ++i) out[i] += term(p, i);
   }

@@ -11,6 +11,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <limits>
 #include <set>
 #include <string>
@@ -313,6 +314,35 @@ TEST(Streaming, WritesWhatOrdinaryStoresWrite) {
         for (size_t i = 0; i < memory.size(); ++i) {
           ASSERT_EQ(memory[i], i >= shift && i < shift + n ? 0.0f : 7.0f) << kernels->name << " " << n;
         }
+      }
+    }
+  }
+}
+
+TEST(Streaming, SumsAroundTheCachesAsIntoThem) {
+  constexpr size_t n = 1000;
+  std::vector<std::byte> bytes(kStreamPeers * n * sizeof(float));
+  const std::vector<float> values = Normal(kStreamPeers * n, 6);
+  std::memcpy(bytes.data(), values.data(), bytes.size());
+  const float levels[2][kStreamPeers] = {{-1.0f, 0.5f, 0.0f, -7.0f}, {0.25f, 1.0f, 0.0f, 3.0f}};
+  for (const Kernels* kernels : AvailableKernels()) {
+    for (size_t peers = 1; peers <= kStreamPeers; ++peers) {
+      Peers from;
+      for (; from.count < peers; ++from.count) from.data[from.count] = bytes.data() + from.count * n * 4;
+      const auto all = [&](Start start, float* out) {
+        kernels->onebit_decode(from, levels[0], start, out, n);
+        kernels->quantize_decode(4, from, levels[0], levels[1], 0.3f, 8, start, out + 1024, n);
+        kernels->quantize_decode(8, from, levels[0], levels[1], 0.3f, 0, start, out + 2048, n);
+        kernels->decode_elements(ElementFormat::kBf16, from, 0.3f, start, out + 3072, n);
+      };
+      for (const size_t shift : {0, 1}) {
+        FloatVector plain(4096 + shift, 7.0f);
+        FloatVector around(4096 + shift, 7.0f);
+        all(Start::kZero, plain.data() + shift);
+        all(Start::kStreamZero, around.data() + shift);
+        EndStream();
+        EXPECT_EQ(Bits({plain.begin(), plain.end()}), Bits({around.begin(), around.end()}))
+            << kernels->name << " " << peers << " " << shift;
       }
     }
   }
