@@ -14,6 +14,7 @@
 #include "runtime/cli/config_command.h"
 #include "runtime/cli/exit_code.h"
 #include "runtime/cli/state_command.h"
+#include "runtime/cli/why_command.h"
 #include "terse/terse.hpp"
 
 namespace terse::cli {
@@ -45,6 +46,7 @@ int Main(int argc, char** argv) {
   AddConfigCommand(app, &run);
   AddBenchCommand(app, &run);
   AddStateCommand(app, &run);
+  AddWhyCommand(app, &run);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
