@@ -1,0 +1,306 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Compressed all-reduces in place of MPI's, by threads as ranks: which calls are compressed, what they give, and
+// that nothing of a gradient is lost.
+#include "runtime/intercept/exchange.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <barrier>
+#include <bit>
+#include <cmath>
+#include <functional>
+#include <limits>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "tests/api/ranks.h"
+
+namespace terse::intercept {
+namespace {
+
+using ::terse::testing::InprocYaml;
+using ::terse::testing::Noise;
+using ::terse::testing::SameBits;
+using ::terse::testing::UniqueHub;
+using ::testing::HasSubstr;
+using Outcome = Exchange::Outcome;
+using Vector = std::vector<float>;
+
+constexpr int kRanks = 3;
+
+const TerseApi& LinkedTerse() {
+  static const TerseApi api = {
+#define TERSE_LINKED(name) terse_##name,
+      TERSE_API_FUNCTIONS(TERSE_LINKED)
+#undef TERSE_LINKED
+  };
+  return api;
+}
+
+// What MPI is to the ranks: exact sums, and a comparison.
+class World {
+ public:
+  void Sum(int rank, Vector* values) {
+    inputs_[rank] = *values;
+    barrier_.arrive_and_wait();
+    std::fill(values->begin(), values->end(), 0.0f);
+    for (const Vector& input : inputs_) {
+      for (size_t i = 0; i < values->size(); ++i) (*values)[i] += input[i];
+    }
+    barrier_.arrive_and_wait();
+  }
+  bool Same(int rank, uint64_t value) {
+    values_[rank] = value;
+    barrier_.arrive_and_wait();
+    const bool same = values_[0] == values_[1] && values_[1] == values_[2];
+    barrier_.arrive_and_wait();
+    return same;
+  }
+
+ private:
+  std::barrier<> barrier_{kRanks};
+  Vector inputs_[kRanks];
+  uint64_t values_[kRanks];
+};
+
+// One rank's program: makes calls, through an Exchange where it takes them.
+class Rank {
+ public:
+  Rank(World* world, int rank, const std::string& hub, const std::string& yaml, uint64_t settings = 1)
+      : world_(*world),
+        rank_(rank),
+        exchange_(&LinkedTerse(), "", settings,
+                  {.open =
+                       [=](std::string* error) {
+                         terse_group_t* group = nullptr;
+                         if (terse_group_open(InprocYaml(rank, kRanks, hub, yaml).c_str(), &group) != TERSE_OK) {
+                           *error = terse_last_error();
+                         }
+                         return group;
+                       },
+                   .same = [this](uint64_t value) { return world_.Same(rank_, value); }}) {}
+
+  // An all-reduce in place.
+  Outcome Call(Vector* values, bool eligible = true) {
+    const uint64_t signature = values->size() * 2 + (eligible ? 1 : 0);
+    const Exchange::Call call{signature, eligible, "MPI_FLOAT", static_cast<int64_t>(values->size()),
+                              values->data(), values->data()};
+    const Outcome outcome = exchange_.Before(learner_, call);
+    if (outcome == Outcome::kPass) world_.Sum(rank_, values);
+    learner_.Next(signature);
+    return outcome;
+  }
+
+  Exchange& exchange() { return exchange_; }
+  int rank() const { return rank_; }
+
+ private:
+  World& world_;
+  const int rank_;
+  PeriodLearner learner_;
+  Exchange exchange_;
+};
+
+void RunRanks(const std::string& yaml, const std::function<void(Rank&)>& body) {
+  World world;
+  const std::string hub = UniqueHub();
+  std::vector<std::thread> threads;
+  for (int rank = 0; rank < kRanks; ++rank) {
+    threads.emplace_back([&, rank] {
+      Rank self(&world, rank, hub, yaml);
+      body(self);
+      self.exchange().Close();
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+}
+
+constexpr char kTopK[] = "compressor: topk\nreduce: sum\nmin_elements: 1\ntopk: {density: 0.1}\n";
+
+// The sum over ranks of what is given to a call, and over calls of what came back.
+struct Totals {
+  std::vector<double> given;
+  std::vector<double> back;
+  explicit Totals(size_t n) : given(n), back(n) {}
+};
+
+// A step of a program with two gradients of one size and a loss, into the totals of the gradients.
+std::vector<Outcome> Step(Rank& rank, int step, bool finite, std::vector<Totals>* totals) {
+  std::vector<Outcome> outcomes;
+  for (int g = 0; g < 2; ++g) {
+    Vector values = Noise(512, rank.rank(), step * 2 + g);
+    for (int r = 0; r < kRanks; ++r) {
+      const Vector part = Noise(512, r, step * 2 + g);
+      for (size_t i = 0; i < part.size(); ++i) (*totals)[static_cast<size_t>(g)].given[i] += part[i];
+    }
+    if (!finite && g == 1) {
+      (*totals)[1].given[7] -= Noise(512, 1, step * 2 + g)[7];  // rank 1 has a NaN in its place
+      if (rank.rank() == 1) values[7] = std::numeric_limits<float>::quiet_NaN();
+    }
+    outcomes.push_back(rank.Call(&values));
+    if (finite) {
+      for (size_t i = 0; i < values.size(); ++i) (*totals)[static_cast<size_t>(g)].back[i] += values[i];
+    } else if (g == 1) {
+      EXPECT_TRUE(std::isnan(values[0]));
+    }
+  }
+  Vector loss = {static_cast<float>(rank.rank())};
+  EXPECT_EQ(rank.Call(&loss, false), Outcome::kPass);
+  EXPECT_EQ(loss[0], 3.0f);
+  outcomes.push_back(Outcome::kPass);
+  return outcomes;
+}
+
+double Distance(const Totals& totals) {
+  double squares = 0;
+  for (size_t i = 0; i < totals.given.size(); ++i) {
+    squares += (totals.given[i] - totals.back[i]) * (totals.given[i] - totals.back[i]);
+  }
+  return std::sqrt(squares);
+}
+
+// Three exact periods, then compressed ones, and after a call that does not fit the same again. What waits is
+// at every moment what was given less what came back, and once gradients stop it all arrives.
+TEST(Exchange, CompressesOnceAPeriodIsKnownAndLosesNothing) {
+  RunRanks(kTopK, [](Rank& rank) {
+    std::vector<Totals> totals(2, Totals(512));
+    int step = 0;
+    for (int phase = 0; phase < 2; ++phase) {
+      for (int i = 0; i < 40; ++i) {
+        const std::vector<Outcome> outcomes = Step(rank, step++, true, &totals);
+        EXPECT_EQ(outcomes[0], i < 3 ? Outcome::kPass : Outcome::kDone) << phase << " " << i;
+        EXPECT_EQ(outcomes[1], i < 3 ? Outcome::kPass : Outcome::kDone) << phase << " " << i;
+      }
+      EXPECT_GT(Distance(totals[0]), 1.0);
+      // A validation pass.
+      for (int i = 0; i < 2; ++i) {
+        Vector accuracy(5, 1.0f);
+        EXPECT_EQ(rank.Call(&accuracy, false), Outcome::kPass);
+        EXPECT_EQ(accuracy[3], 3.0f);
+      }
+    }
+    // Zero gradients.
+    for (int i = 0; i < 60; ++i) {
+      for (int g = 0; g < 2; ++g) {
+        Vector values(512, 0.0f);
+        rank.Call(&values);
+        for (size_t j = 0; j < values.size(); ++j) totals[static_cast<size_t>(g)].back[j] += values[j];
+      }
+      Vector loss(1, 0.0f);
+      rank.Call(&loss, false);
+    }
+    EXPECT_LT(Distance(totals[0]), 1e-3);
+    EXPECT_LT(Distance(totals[1]), 1e-3);
+    EXPECT_THAT(rank.exchange().error(), "");
+    EXPECT_EQ(rank.exchange().compressed_calls(), 2 * 37 * 2 + 2 * 57);
+    EXPECT_THAT(rank.exchange().Report(), HasSubstr("MPI_FLOAT[512] #1"));
+  });
+}
+
+TEST(Exchange, GivesTheStepBackThatWasNotFinite) {
+  RunRanks(kTopK, [](Rank& rank) {
+    std::vector<Totals> totals(2, Totals(512));
+    for (int step = 0; step < 6; ++step) Step(rank, step, step != 5, &totals);
+    for (int i = 0; i < 60; ++i) {
+      for (int g = 0; g < 2; ++g) {
+        Vector values(512, 0.0f);
+        rank.Call(&values);
+        for (size_t j = 0; j < values.size(); ++j) totals[static_cast<size_t>(g)].back[j] += values[j];
+      }
+      Vector loss(1, 0.0f);
+      rank.Call(&loss, false);
+    }
+    EXPECT_LT(Distance(totals[0]), 1e-3);
+    EXPECT_LT(Distance(totals[1]), 1e-3);
+  });
+}
+
+TEST(Exchange, AllRanksHoldTheSameBits) {
+  World compare;
+  RunRanks("compressor: quantize\nreduce: sum\nmin_elements: 1\n", [&](Rank& rank) {
+    for (int step = 0; step < 8; ++step) {
+      Vector values = Noise(300, rank.rank(), step);
+      const Outcome outcome = rank.Call(&values);
+      EXPECT_EQ(outcome, step < 3 ? Outcome::kPass : Outcome::kDone);
+      uint64_t hash = 0;
+      for (const float value : values) hash = hash * 31 + std::bit_cast<uint32_t>(value);
+      EXPECT_TRUE(compare.Same(rank.rank(), hash)) << step;
+    }
+  });
+}
+
+TEST(Exchange, RanksThatDifferStayExact) {
+  World world;
+  const std::string hub = UniqueHub();
+  std::vector<std::thread> threads;
+  for (int rank = 0; rank < kRanks; ++rank) {
+    threads.emplace_back([&, rank] {
+      Rank self(&world, rank, hub, kTopK, rank == 2 ? 8 : 7);
+      for (int step = 0; step < 8; ++step) {
+        Vector values(64, 1.0f);
+        EXPECT_EQ(self.Call(&values), Outcome::kPass);
+        EXPECT_EQ(values[63], 3.0f);
+      }
+      EXPECT_THAT(self.exchange().error(), HasSubstr("differ in their configuration"));
+      EXPECT_EQ(self.exchange().compressed_calls(), 0);
+      self.exchange().Close();
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+}
+
+TEST(Exchange, AGroupThatCannotBeOpenedLeavesCallsExact) {
+  RunRanks("compressor: nonsense\n", [](Rank& rank) {
+    for (int step = 0; step < 8; ++step) {
+      Vector values(64, 1.0f);
+      EXPECT_EQ(rank.Call(&values), Outcome::kPass);
+    }
+    EXPECT_THAT(rank.exchange().error(), HasSubstr("nonsense"));
+  });
+}
+
+TEST(Exchange, WithoutLibterseCallsStayExact) {
+  Exchange exchange(nullptr, "libterse.so cannot be loaded", 0,
+                    {.open = [](std::string*) -> terse_group_t* { return nullptr; }, .same = [](uint64_t) { return true; }});
+  PeriodLearner learner;
+  Vector values(64, 1.0f);
+  for (int step = 0; step < 8; ++step) {
+    EXPECT_EQ(exchange.Before(learner, {5, true, "MPI_FLOAT", 64, values.data(), values.data()}), Outcome::kPass);
+    learner.Next(5);
+  }
+  EXPECT_EQ(exchange.error(), "libterse.so cannot be loaded");
+  exchange.Close();
+}
+
+TEST(Exchange, FailsForGoodWhenAnExchangeFails) {
+  TerseApi api = LinkedTerse();
+  api.group_open_fcomm = nullptr;
+  api.tensor_register = [](terse_group_t*, const char*, terse_dtype_t, const int64_t*, int32_t, terse_tensor_t* out) {
+    *out = 0;
+    return TERSE_OK;
+  };
+  api.allreduce = [](terse_group_t*, terse_tensor_t, const void*, void*) { return TERSE_UNAVAILABLE; };
+  api.last_error = [] { return "rank 2 (pid 4711) has ended"; };
+  api.group_close = [](terse_group_t*) { return TERSE_OK; };
+  int dummy = 0;
+  Exchange exchange(&api, "", 1,
+                    {.open = [&](std::string*) { return reinterpret_cast<terse_group_t*>(&dummy); },
+                     .same = [](uint64_t) { return true; }});
+  PeriodLearner learner;
+  Vector values(64, 1.0f);
+  const Exchange::Call call{5, true, "MPI_FLOAT", 64, values.data(), values.data()};
+  for (int step = 0; step < 3; ++step) {
+    EXPECT_EQ(exchange.Before(learner, call), Outcome::kPass);
+    learner.Next(5);
+  }
+  EXPECT_EQ(exchange.Before(learner, call), Outcome::kFailed);
+  EXPECT_EQ(exchange.Before(learner, call), Outcome::kFailed);
+  EXPECT_THAT(exchange.error(), HasSubstr("rank 2 (pid 4711) has ended"));
+  exchange.Close();
+}
+
+}  // namespace
+}  // namespace terse::intercept
