@@ -48,6 +48,7 @@ packages=(
   libopenmpi-dev openmpi-bin
   libmpich-dev mpich
   # Tests and checks.
+  gfortran python3-mpi4py # programs under the preload library
   libgtest-dev libgmock-dev
   python3 # the checks of tests/house: the standard library is enough
   clang-format clang-tidy shellcheck

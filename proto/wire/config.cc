@@ -14,7 +14,7 @@ namespace {
 
 constexpr std::string_view kPrefix = "TERSE_";
 constexpr std::string_view kOtherEnvironment[] = {"TERSE_CONFIG", "TERSE_LOG", "TERSE_SIMD",
-                                                  "TERSE_PLUGIN_PATH"};
+                                                  "TERSE_PLUGIN_PATH", "TERSE_REPORT"};
 
 template <typename... Parts>
 absl::Status Invalid(const Parts&... parts) {

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""usage: exports.py LIBRARY HEADER | exports.py LIBRARY --only NAME
+"""usage: exports.py LIBRARY HEADER | exports.py LIBRARY --only NAME | exports.py LIBRARY --matching PATTERN
 
-A shared library exports exactly the functions that a header marks TERSE_API, or one name: nothing of ours
-or of a library inside may meet a symbol of the job's own by accident.
+A shared library exports exactly the functions that a header marks TERSE_API, or one name, or some names that
+all fit a pattern (without regard to case): nothing of ours or of a library inside may meet a symbol of the
+job's own by accident.
 """
 
 import re
@@ -24,6 +25,11 @@ def exported(library: str) -> set[str]:
 def main(arguments: list[str]) -> int:
     if len(arguments) == 3 and arguments[1] == "--only":
         wanted = {arguments[2]}
+    elif len(arguments) == 3 and arguments[1] == "--matching":
+        wanted = {name for name in exported(arguments[0]) if re.fullmatch(arguments[2], name, re.IGNORECASE)}
+        if not wanted:
+            print(f"{arguments[0]} exports nothing that fits {arguments[2]}")
+            return 1
     elif len(arguments) == 2:
         wanted = set(_DECLARATION.findall(Path(arguments[1]).read_text(encoding="utf-8")))
         if not wanted:

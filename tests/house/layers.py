@@ -29,7 +29,7 @@ LIBRARIES = {
     "Gloo": ("gloo/",),
     "GoogleTest": ("gtest/", "gmock/"),
     "Highway": ("hwy/",),
-    "MPI": ("mpi.h",),
+    "MPI": ("mpi.h", "mpi-ext.h"),
     "POSIX": (
         "arpa/", "dirent.h", "dlfcn.h", "fcntl.h", "link.h", "netdb.h", "netinet/", "poll.h", "pthread.h", "sched.h",
         "sys/", "termios.h", "unistd.h",

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/intercept/eligibility.h"
+
+#include <algorithm>
+#include <string>
+
+namespace terse::intercept {
+namespace {
+
+// A period that was seen less often than this may be a coincidence of the start.
+constexpr int64_t kFewRepeats = 10;
+
+std::string Exact(const Signature& signature, const CommunicatorRecord& record,
+                  const Vocabulary& vocabulary) {
+  using Kind = Vocabulary::TypeKind;
+  if (record.facts.inter) return "an intercommunicator passes through";
+  if (record.facts.size == 1) return "the rank is alone in its communicator";
+  if (signature.type == kNotPredefined) return "a derived type stays exact";
+  if (signature.op == kNotPredefined) return "an operation of the program's own stays exact";
+  if (signature.op != vocabulary.sum)
+    return vocabulary.ops[static_cast<size_t>(signature.op)] + " is no sum and stays exact";
+  const Vocabulary::Type& type = vocabulary.types[static_cast<size_t>(signature.type)];
+  if (type.kind == Kind::kOther) return type.name + " stays exact";
+  // Compilers can make Fortran's REAL twice as wide, so the name alone does not tell.
+  if (signature.type_size != sizeof(float)) {
+    return type.name + ": double precision stays exact unless it is asked for";
+  }
+  return "";
+}
+
+}  // namespace
+
+Verdict Judge(const CommunicatorRecord& record, const Site& site, const Vocabulary& vocabulary,
+              int64_t min_elements) {
+  const Signature& signature = site.signature;
+  if (std::string reason = Exact(signature, record, vocabulary); !reason.empty()) return {false, reason};
+  if (signature.count < min_elements) {
+    return {false, std::to_string(signature.count) + " elements, fewer than min_elements (" +
+                       std::to_string(min_elements) + ")"};
+  }
+  if (site.position < 0) {
+    return {false, record.period > 0 ? "not periodic: outside the period of " +
+                                           std::to_string(record.period) + " calls, or before it was learned"
+                                     : "not periodic: no period was found in this communicator's calls"};
+  }
+  return {true, "position " + std::to_string(site.position) + " of a period of " +
+                    std::to_string(record.period) + " calls"};
+}
+
+std::vector<std::string> Doubts(const CommunicatorRecord& record, const Site& site) {
+  std::vector<std::string> doubts;
+  const auto twin = std::find_if(record.sites.begin(), record.sites.end(), [&](const Site& other) {
+    return other.position >= 0 && other.position != site.position && other.signature == site.signature;
+  });
+  if (twin != record.sites.end()) {
+    doubts.push_back("position " + std::to_string(twin->position) +
+                     " sums as many elements: is one of the two an average of weights?");
+  }
+  if (site.tally.calls < kFewRepeats * record.instances) {
+    doubts.push_back("seen " + std::to_string(site.tally.calls) +
+                     " times only: advise over more steps to be sure of the period");
+  }
+  return doubts;
+}
+
+}  // namespace terse::intercept

@@ -1,0 +1,162 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""usage: run.py --mpi openmpi|mpich --library FILE --ranks N [--binding B] [--check NAME] -- LAUNCHER... PROGRAM...
+
+Runs a job under the preload library and holds the report against what the program says it called: a line
+'expect {"blocking": n, "nonblocking": n, "persistent": n}'. A program that was not intercepted fails.
+
+  counts      the report has exactly these calls, from that binding (the default)
+  training    counts, and the period, the verdicts and the reasons of `life training`
+  loops       counts, and communicators that came and went are told apart and counted together
+  alone       MPI_Init was not seen: each rank writes a report of its own
+  unfinished  alone, of a program without MPI_Finalize, which some launchers call an error
+  abort       the job ends with an error and does not hang; there need be no report
+  refused     the library is for the other MPI: the job ends with a message that says so
+  silent      without TERSE_REPORT: nothing is written anywhere
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+TIMEOUT = 100
+
+
+def fail(text: str) -> None:
+    sys.exit(f"run.py: {text}")
+
+
+def require(condition: bool, text: str) -> None:
+    if not condition:
+        fail(text)
+
+
+def launch(arguments: argparse.Namespace, report: Path) -> subprocess.CompletedProcess:
+    variables = {"LD_PRELOAD": arguments.library}
+    if arguments.check != "silent":
+        variables["TERSE_REPORT"] = str(report)
+    launcher, program = arguments.command[: arguments.words], arguments.command[arguments.words :]
+    environment = dict(os.environ)
+    if arguments.mpi == "openmpi":
+        environment.update(variables)
+        environment.pop("LD_PRELOAD")
+        # In ranks alone: mpirun itself needs no preload library.
+        forwarded = ["-x", f"LD_PRELOAD={arguments.library}"]
+        if "TERSE_REPORT" in variables:
+            forwarded += ["-x", "TERSE_REPORT"]
+    else:
+        forwarded = [word for name, value in variables.items() for word in ("-genv", name, value)]
+    command = [*launcher, *forwarded, "-n", str(arguments.ranks), *program]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=TIMEOUT, check=False)
+
+
+def expected(output: str) -> dict[str, int]:
+    lines = [line for line in output.splitlines() if line.startswith("expect ")]
+    require(len(lines) == 1, f"the program did not say what it called:\n{output}")
+    return json.loads(lines[0].removeprefix("expect "))
+
+
+def counted(report: dict[str, Any], binding: str) -> dict[str, int]:
+    forms = {"blocking": 0, "nonblocking": 0, "persistent": 0}
+    for communicator in report["communicators"]:
+        for site in communicator["sites"]:
+            if site["binding"] == binding:
+                forms[site["form"]] += site["calls"] * communicator["ranks"]
+    return forms
+
+
+def check_counts(arguments: argparse.Namespace, output: str, report: dict[str, Any]) -> None:
+    wanted = expected(output)
+    found = counted(report, arguments.binding)
+    require(sum(wanted.values()) > 0 and found == wanted, f"intercepted {found}, the program called {wanted}")
+    require(report["ranks"] == list(range(arguments.ranks)), f"reported by ranks {report['ranks']}")
+    require(report["world_size"] == arguments.ranks and report["abi"] == arguments.mpi, "facts of the job")
+    everything = report["intercepted"]
+    require(everything[arguments.binding] == sum(wanted.values()), f"all calls: {everything}")
+
+
+def check_training(arguments: argparse.Namespace, output: str, report: dict[str, Any]) -> None:
+    check_counts(arguments, output, report)
+    (world,) = report["communicators"]
+    require(world["name"] == "MPI_COMM_WORLD" and world["period"] == 5 and world["deviations"] == 0, f"{world}")
+    sites = world["sites"][:5]
+    require([site["count"] for site in sites] == [70000, 5000, 100, 1, 1], "counts of the period")
+    require([site["position"] for site in sites] == [0, 1, 2, 3, 4], "positions")
+    require([site["calls"] for site in sites] == [17] * 5, "20 steps, of which 3 were learned from")
+    require([site["compress"] for site in sites] == [True, True, False, False, False], "what would be compressed")
+    require("min_elements (4096)" in sites[2]["reason"], sites[2]["reason"])
+    require("double precision" in sites[3]["reason"], sites[3]["reason"])
+    require("MPI_INT" in sites[4]["reason"], sites[4]["reason"])
+    before = [site for site in world["sites"] if site["position"] is None]
+    require(all(site["calls"] == 3 and not site["compress"] for site in before), "calls before the period was learned")
+    require(all(site["mean_us"] > 0 for site in world["sites"]), "times")
+    require(len(report["warnings"]) == 1 and "averages of weights" in report["warnings"][0], "the warning")
+
+
+def check_loops(arguments: argparse.Namespace, output: str, report: dict[str, Any]) -> None:
+    check_counts(arguments, output, report)
+    in_loop = [row for row in report["communicators"] if row["instances"] >= 30]
+    # The duplicates, and each half of the split.
+    require(len(in_loop) >= 2, f"communicators made in a loop: {[row['instances'] for row in report['communicators']]}")
+    require(any(row["name"] == "made by group" for row in report["communicators"]), "the name of a communicator")
+    inter = [row for row in report["communicators"] if row["inter"]]
+    require(bool(inter), "no intercommunicator")
+    for row in inter:
+        require(all("intercommunicator" in site["reason"] for site in row["sites"]), "intercommunicators pass through")
+    reasons = {site["reason"] for row in report["communicators"] for site in row["sites"]}
+    for word in ("derived type", "operation of the program's own", "MPI_MAX is no sum", "alone in its communicator"):
+        require(any(word in reason for reason in reasons), f"no call stays exact because of: {word}")
+
+
+def check_alone(arguments: argparse.Namespace, output: str, folder: Path) -> None:
+    wanted = expected(output)
+    total = 0
+    for rank in range(arguments.ranks):
+        path = folder / ("report.json" if rank == 0 else f"report.json.{rank}")
+        require(path.exists(), f"rank {rank} wrote no report")
+        report = json.loads(path.read_text())
+        require(report["ranks"] == [rank], f"{path} is of ranks {report['ranks']}")
+        total += sum(counted(report, arguments.binding).values())
+    require(total == sum(wanted.values()), f"intercepted {total}, the program called {wanted}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--mpi", required=True)
+    parser.add_argument("--library", required=True)
+    parser.add_argument("--ranks", type=int, required=True)
+    parser.add_argument("--binding", default="C")
+    parser.add_argument("--check", default="counts")
+    parser.add_argument("--words", type=int, required=True, help="how many words of the command are the launcher")
+    parser.add_argument("command", nargs="+")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="terse_intercept_") as name:
+        folder = Path(name)
+        result = launch(arguments, folder / "report.json")
+        if arguments.check in ("abort", "refused"):
+            require(result.returncode != 0, "the job ended well")
+            if arguments.check == "refused":
+                require("whose handles this library cannot read" in result.stderr, result.stderr)
+            return
+        unfinished = arguments.check == "unfinished"
+        require(result.returncode == 0 or unfinished, f"exit code {result.returncode}\n{result.stdout}\n{result.stderr}")
+        require("terse:" not in result.stderr, result.stderr)
+        if arguments.check == "silent":
+            expected(result.stdout)
+            require(not list(folder.iterdir()), "something was written")
+        elif unfinished or arguments.check == "alone":
+            check_alone(arguments, result.stdout, folder)
+        else:
+            require([path.name for path in folder.iterdir()] == ["report.json"], f"files: {list(folder.iterdir())}")
+            report = json.loads((folder / "report.json").read_text())
+            checks = {"counts": check_counts, "training": check_training, "loops": check_loops}
+            checks[arguments.check](arguments, result.stdout, report)
+
+
+if __name__ == "__main__":
+    main()
