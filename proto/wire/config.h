@@ -36,6 +36,7 @@ struct Config {
   bool dense_deterministic = false;  // key `dense`: native | deterministic
   int64_t min_elements = 4096;       // smaller tensors go dense
   std::vector<std::string> exclude = {"*.bias", "*norm*"};
+  bool dense_when_faster = true;  // time compressed tensors both ways, use the faster
 
   struct TopK {
     double density = 0.01;

@@ -243,6 +243,9 @@ std::vector<ConfigKey> MakeRows() {
                                               "order and so equal to the bit everywhere"),
       Integer<kCount, &C::min_elements>("min_elements", "tensors with fewer elements go dense"),
       Patterns<&C::exclude>("exclude", "tensors whose name one of these patterns matches go dense"),
+      Boolean<&C::dense_when_faster>(
+          "dense_when_faster",
+          "time each compressed tensor against dense and use the faster; results then depend on times"),
 
       Number<kFraction, &C::topk, &C::TopK::density>(
           "topk.density", "fraction of the elements that is sent after the warm-up"),

@@ -219,11 +219,16 @@ class RankBench {
 };
 
 // 1-bit Adam sends exact gradients until its variance is frozen, which is not what is to be measured. When
-// it settles is a matter of training, so that a case leaves open is frozen after one step.
+// it settles is a matter of training, so that a case leaves open is frozen after one step. Nor is a choice
+// between dense and compressed, where both are measured; who sets it all the same gets it.
 std::vector<Setting> MeasuredSettings(const std::vector<ConfigLine>& config,
                                       const std::vector<Setting>& settings) {
-  if (FindLine(config, "adam.freeze").value != "auto") return settings;
-  return With(settings, {{"adam.freeze", "1"}});
+  std::vector<Setting> measured = settings;
+  if (FindLine(config, "adam.freeze").value == "auto") measured = With(measured, {{"adam.freeze", "1"}});
+  if (FindLine(config, "dense_when_faster").origin == "default") {
+    measured = With(measured, {{"dense_when_faster", "false"}});
+  }
+  return measured;
 }
 int WarmupOf(const std::vector<ConfigLine>& config, const BenchOptions& options) {
   if (FindLine(config, "method").value != "onebit_adam") return options.warmup;

@@ -2,6 +2,8 @@
 #include "runtime/engine/agreement.h"
 
 #include <algorithm>
+#include <bit>
+#include <cmath>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -13,15 +15,20 @@ namespace {
 constexpr uint32_t kMagic = 0x41525254;  // "TRRA"
 constexpr uint32_t kTesting = 1;
 constexpr uint32_t kFreeze = 2;
+constexpr uint32_t kTimes = 4;  // their number and they follow the fixed part
 constexpr size_t kFixedBytes = 48;
+constexpr size_t kMostTimeBytes = 4 + 4 * Announcement::kMostTimes;
 constexpr size_t kMostSubmitted = 8192;  // bytes of the bit set: 65,536 tensors
 constexpr size_t kMostDescription = size_t{1} << 20;
-constexpr size_t kSlot = kFixedBytes + kMostSubmitted;
+constexpr size_t kSlot = kFixedBytes + kMostTimeBytes + kMostSubmitted;
 
 bool SameCall(const Announcement& a, const Announcement& b) {
   return a.intent == b.intent && a.step == b.step && a.ordinal == b.ordinal &&
          a.tensor_count == b.tensor_count && a.table_hash == b.table_hash && a.value == b.value;
 }
+
+// A time that was taken, or the mark of one that was not.
+bool IsTime(float ms) { return (ms >= 0 && std::isfinite(ms)) || ms == Announcement::kNoTime; }
 
 absl::string_view Line(const std::vector<absl::string_view>& lines, size_t i) {
   return i < lines.size() ? lines[i] : absl::string_view("nothing");
@@ -30,7 +37,8 @@ absl::string_view Line(const std::vector<absl::string_view>& lines, size_t i) {
 }  // namespace
 
 std::vector<std::byte> EncodeAnnouncement(const Announcement& a) {
-  std::vector<std::byte> bytes(kFixedBytes + a.submitted.size());
+  const size_t time_bytes = a.times.empty() ? 0 : 4 + 4 * a.times.size();
+  std::vector<std::byte> bytes(kFixedBytes + time_bytes + a.submitted.size());
   wire::Writer writer(absl::MakeSpan(bytes));
   writer.Put(kMagic);
   writer.Put(static_cast<uint32_t>(a.intent));
@@ -39,7 +47,9 @@ std::vector<std::byte> EncodeAnnouncement(const Announcement& a) {
   writer.Put(a.table_hash);
   writer.Put(a.value);
   writer.Put(a.tensor_count);
-  writer.Put((a.testing ? kTesting : 0) | (a.freeze ? kFreeze : 0));
+  writer.Put((a.testing ? kTesting : 0) | (a.freeze ? kFreeze : 0) | (a.times.empty() ? 0 : kTimes));
+  if (!a.times.empty()) writer.Put(static_cast<uint32_t>(a.times.size()));
+  for (const float ms : a.times) writer.Put(std::bit_cast<uint32_t>(ms));
   writer.PutBytes(a.submitted);
   return bytes;
 }
@@ -58,8 +68,14 @@ absl::StatusOr<Announcement> ParseAnnouncement(wire::Bytes bytes) {
   const auto flags = reader.Get<uint32_t>();
   a.testing = (flags & kTesting) != 0;
   a.freeze = (flags & kFreeze) != 0;
-  if (!reader.ok() || magic != kMagic || intent < static_cast<uint32_t>(Intent::kConfigure) ||
-      intent > static_cast<uint32_t>(kLastIntent) || (flags & ~(kTesting | kFreeze)) != 0 ||
+  const uint32_t times = (flags & kTimes) != 0 ? reader.Get<uint32_t>() : 0;
+  bool good = times <= Announcement::kMostTimes && ((flags & kTimes) == 0 || times > 0);
+  for (uint32_t i = 0; good && reader.ok() && i < times; ++i) {
+    a.times.push_back(std::bit_cast<float>(reader.Get<uint32_t>()));
+    good = IsTime(a.times.back());
+  }
+  if (!good || !reader.ok() || magic != kMagic || intent < static_cast<uint32_t>(Intent::kConfigure) ||
+      intent > static_cast<uint32_t>(kLastIntent) || (flags & ~(kTesting | kFreeze | kTimes)) != 0 ||
       reader.remaining() > kMostSubmitted) {
     return absl::DataLossError("a message that is no announcement came where one was due");
   }
@@ -93,7 +109,7 @@ absl::StatusOr<bool> Agreement::Poll() { return operation_->Test(); }
 
 absl::StatusOr<Announcements> Agreement::Finish(const std::function<std::string()>& describe) {
   double waited_ms = 0;
-  Timed agree(trace_, "agree", &waited_ms);
+  Timed agree({.trace = trace_}, "agree", &waited_ms);
   const absl::Status status = operation_->Wait(patience_);
   agree.Stop();
   operation_.reset();

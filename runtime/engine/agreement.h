@@ -43,16 +43,21 @@ struct Announcement {
   uint64_t step = 0;
   uint64_t ordinal = 0;  // number of the agreement: a lost or doubled round cannot go unnoticed
   uint32_t tensor_count = 0;
-  uint64_t table_hash = 0;           // configuration (kConfigure) or tensor table, masks, global batch
-  uint64_t value = 0;                // bits of a double: kStep: applied; kSettle: the loss scale
-  bool freeze = false;               // kStep: this rank finds the variance settled. Rank 0's counts
-  bool testing = false;              // kSettle: this rank does not wait for anything. Not compared
+  uint64_t table_hash = 0;  // configuration (kConfigure) or tensor table, masks, global batch
+  uint64_t value = 0;       // bits of a double: kStep: applied; kSettle: the loss scale
+  bool freeze = false;      // kStep: this rank finds the variance settled. Rank 0's counts
+  bool testing = false;     // kSettle: this rank does not wait for anything. Not compared
+  // kSettle, kStep: what exchanges before this round took on this rank, in ms; their order is the same on all
+  // ranks. Not compared.
+  static constexpr size_t kMostTimes = 1024;
+  static constexpr float kNoTime = -1.0f;
+  std::vector<float> times;
   std::vector<std::byte> submitted;  // kSettle: bit i set: tensor i is submitted. Not compared
 };
 
 // An announcement as bytes, and back.
-//   DATA_LOSS  too short, too long, a foreign magic, or a number that names no intent or flag: its sender
-//              speaks a later version
+//   DATA_LOSS  too short, too long, a foreign magic, or a number that names no intent or flag or is no
+//              time: its sender speaks a later version
 std::vector<std::byte> EncodeAnnouncement(const Announcement& announcement);
 absl::StatusOr<Announcement> ParseAnnouncement(wire::Bytes bytes);
 

@@ -24,6 +24,8 @@ absl::Status BatchRunner::Run(const BatchContext& context, absl::Span<const Call
     // A job that never calls terse_step stays at step 0; there the tensor's own exchanges are the steps.
     const uint64_t step = std::max(context.step, tensor->applied);
     item.params = tensor->method->Params(step, tensor->row.params);
+    item.before_ms = tensor->stats.Milliseconds();
+    if (tensor->timing != nullptr) tensor->timing->times = {};
     // Nothing to select: dense is exact at half the bytes, and DGC's masking would clear all of u.
     const bool everything = tensor->codec->kind() == Kind::kGather && item.params.density >= 1.0;
     if (IsDense(tensor->row.exchange) || everything || tensor->method->WantsDense(context.step)) {
@@ -53,6 +55,21 @@ absl::Status BatchRunner::Run(const BatchContext& context, absl::Span<const Call
   run(&BatchRunner::RunSparseReduce, sparse);
   run(&BatchRunner::RunScatterReduce, scattered);
   run(&BatchRunner::RunLowRank, low_rank);
+  for (const Item& item : dense) {
+    // What the plan compresses and went dense all the same tells nothing.
+    if (!IsDense(item.tensor->row.exchange) || item.tensor->timing == nullptr) continue;
+    item.tensor->timing->times.dense_ms = item.tensor->stats.Milliseconds() - item.before_ms;
+  }
+  std::vector<Item> probed;
+  for (const std::vector<Item>* items : {&gathered, &sparse, &scattered, &low_rank}) {
+    for (const Item& item : *items) {
+      PathTiming* const timing = item.tensor->timing.get();
+      if (timing == nullptr) continue;
+      timing->times.compressed_ms = item.tensor->stats.Milliseconds() - item.before_ms;
+      if (timing->probes()) probed.push_back(item);
+    }
+  }
+  if (status.ok()) status = Probe(context, absl::MakeSpan(probed));
   if (status.ok()) return status;
 
   for (Tensor* const tensor : tensors) {

@@ -43,11 +43,13 @@ struct BatchContext {
 
 class BatchRunner {
  public:
-  BatchRunner(const wire::Config& config, transport::Group* group, std::chrono::milliseconds patience)
-      : config_(config), group_(group), patience_(patience) {}
+  // Everything outlives the runner.
+  BatchRunner(const wire::Config& config, transport::Group* group, std::chrono::milliseconds patience,
+              const TimeSource& time)
+      : config_(config), group_(group), patience_(patience), trace_{.time = &time} {}
 
   // Where what is done is noted; null: nowhere. Outlives the runner.
-  void SetTrace(Trace* trace) { trace_ = trace; }
+  void SetTrace(Trace* trace) { trace_.trace = trace; }
 
   // What kernels are divided among; null: nobody. Outlives the runner.
   void SetWorkers(Workers* workers) { workers_ = workers; }
@@ -60,12 +62,16 @@ class BatchRunner {
     bool nonfinite = false;  // this rank's gradient was, or some rank's frame says so
     bool cleared = false;    // the result is 0 already
     size_t bytes = 0;        // handed to the transport for this tensor
+    double before_ms = 0;    // the tensor's times before this exchange
   };
 
   // calls[i] belongs to tensors[i]; ascending ids. On an error nothing of a gradient is lost: what was
   // encoded is back in the residuals. Every error but INVALID_ARGUMENT leaves the group unusable.
   absl::Status Run(const BatchContext& context, absl::Span<const Call> calls,
                    absl::Span<Tensor* const> tensors);
+
+  // Nothing will be probed for a while: gives back what memory that took.
+  void EndProbes() { probe_.Release(); }
 
  private:
   friend class ScatterReduce;
@@ -81,6 +87,17 @@ class BatchRunner {
   absl::Status SumDense(const T* in, T* out, size_t n);
   template <typename T>
   absl::Status SumInRankOrder(const T* in, T* out, size_t n);
+
+  // How many of the items, from the first, go together, and their elements. The same on all ranks: it follows
+  // from the agreed batch alone.
+  static size_t Fused(absl::Span<const Item> items, size_t* elements);
+
+  // exchange/probe.cc
+  // Times a dense exchange of what has just been exchanged otherwise. No result and no memory changes.
+  absl::Status Probe(const BatchContext& context, absl::Span<Item> items);
+  absl::Status ProbeFused(const BatchContext& context, absl::Span<Item> items, size_t elements);
+  // Whether the result was finite.
+  bool FinishProbe(const BatchContext& context, const Item& item, absl::Span<float> result);
 
   // exchange/all_gather.cc
   absl::Status RunAllGather(const BatchContext& context, absl::Span<Item> items);
@@ -144,7 +161,7 @@ class BatchRunner {
   const wire::Config& config_;
   transport::Group* group_;
   std::chrono::milliseconds patience_;
-  Trace* trace_ = nullptr;
+  Tracing trace_;
   Workers* workers_ = nullptr;
   // Reused from batch to batch.
   Buffer<float> gradient_;  // staged gradient
@@ -152,6 +169,7 @@ class BatchRunner {
   Buffer<float> output_;    // result before it is staged back
   Buffer<float> bucket_;    // fused small tensors
   Buffer<float> sum_;       // sum over ranks of a piece of the own shard
+  Buffer<float> probe_;     // results of probes, which nobody reads
   Buffer<float> work_;      // what linear codecs encode of tensors without error feedback
   Buffer<std::byte> scratch_;
   Buffer<std::byte> send_;

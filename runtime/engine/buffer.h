@@ -31,6 +31,11 @@ class Buffer {
     return absl::MakeSpan(memory_.get(), n);
   }
 
+  void Release() {
+    memory_.reset();
+    capacity_ = 0;
+  }
+
  private:
   struct Free {
     void operator()(T* p) const { FreeLarge(p); }

@@ -47,12 +47,12 @@ void KeepUntilExit(std::unique_ptr<Agreement> agreement, std::unique_ptr<BatchRu
 
 }  // namespace
 
-Engine::Engine(const wire::Config& config, std::unique_ptr<transport::Group> group)
+Engine::Engine(const wire::Config& config, std::unique_ptr<transport::Group> group, const TimeSource& time)
     : config_(config),
       group_(std::move(group)),
       patience_(std::chrono::seconds(config.transport.timeout_s)),
       agreement_(std::make_unique<Agreement>(group_.get(), patience_)),
-      runner_(std::make_unique<BatchRunner>(config_, group_.get(), patience_)),
+      runner_(std::make_unique<BatchRunner>(config_, group_.get(), patience_, time)),
       table_hash_(HashOf(wire::AgreedText(config), HashOf("terse 1", 0xcbf29ce484222325u))) {
   if (config_.method == wire::Method::kOneBitAdam) freeze_ = std::make_unique<VarianceFreeze>(config_.adam);
 }
@@ -69,8 +69,9 @@ Engine::~Engine() {
 }
 
 absl::StatusOr<std::unique_ptr<Engine>> Engine::Open(const wire::Config& config,
-                                                     std::unique_ptr<transport::Group> group) {
-  std::unique_ptr<Engine> engine(new Engine(config, std::move(group)));
+                                                     std::unique_ptr<transport::Group> group,
+                                                     const TimeSource& time) {
+  std::unique_ptr<Engine> engine(new Engine(config, std::move(group), time));
   const absl::StatusOr<Announcements> all = engine->agreement_->Agree(
       engine->Announce(Intent::kConfigure, 0.0), [&] { return wire::AgreedText(config); });
   if (!all.ok()) return engine->Note(all.status());
@@ -121,8 +122,10 @@ absl::StatusOr<uint32_t> Engine::Register(std::string_view name, wire::DType dty
   if (absl::Status status = CheckRow(*tensor, row); !status.ok()) return status;
   tensor->one_rank = size() == 1 && ConfiguredRow(*tensor, 2).codec != wire::Codec::kNone;
   tensor->world_size = size();
+  tensor->planned = row;
   tensor->SetRow(row);
   tensor->method = MakeMethod(*tensor);
+  StartTiming(tensor.get());
   table_hash_ = HashOf(TableLine(*tensor), table_hash_);
   by_name_.emplace(tensor->name, tensor->id);
   tensors_.push_back(std::move(tensor));
@@ -312,6 +315,7 @@ absl::StatusOr<bool> Engine::Test(uint32_t tensor) {
 absl::Status Engine::StartSettling(bool testing) {
   Announcement mine = Announce(Intent::kSettle, loss_scale_);
   mine.testing = testing;
+  mine.times = TimesToTell();
   mine.submitted.assign((tensors_.size() + 7) / 8, std::byte{0});
   for (const auto& [id, call] : outstanding_) mine.submitted[id / 8] |= std::byte{1} << (id % 8);
   return agreement_->Start(std::move(mine));
@@ -329,6 +333,7 @@ absl::Status Engine::FinishSettling(std::string_view doing) {
   const auto describe = [&] { return Describe(doing); };
   const absl::StatusOr<Announcements> all = agreement_->Finish(describe);
   if (!all.ok()) return Note(all.status());
+  if (absl::Status status = Note(HearTimes(*all)); !status.ok()) return status;
   std::vector<std::byte> common = all->front().submitted;
   bool testing = false;
   for (const Announcement& a : *all) {
@@ -350,12 +355,19 @@ absl::Status Engine::FinishSettling(std::string_view doing) {
 
 absl::Status Engine::RunSettled(absl::Span<const Call> calls) {
   std::vector<Tensor*> tensors;
+  std::vector<Tensor*> again;
   for (const Call& call : calls) {
     tensors.push_back(tensors_[call.tensor].get());
     outstanding_.erase(call.tensor);
+    // Without terse_step between two exchanges of a tensor the second begins its next step.
+    if (tensors.back()->pending.active) again.push_back(tensors.back());
   }
-  const absl::Status status = Note(runner_->Run(
-      {.step = step_, .plan_version = plan_version_, .loss_scale = loss_scale_}, calls, tensors));
+  absl::Status status = Note(TakePaths(again));
+  if (status.ok()) {
+    status = Note(runner_->Run({.step = step_, .plan_version = plan_version_, .loss_scale = loss_scale_},
+                               calls, tensors));
+  }
+  if (status.ok()) CountExchanges(tensors);
   for (const Call& call : calls) done_[call.tensor] = status;
   return status;
 }
@@ -378,11 +390,15 @@ absl::Status Engine::Step(double applied) {
   const bool warms_up = freeze_ != nullptr && !freeze_->frozen();
   const double norm = warms_up ? VarianceNorm() : 0.0;
   mine.freeze = warms_up && freeze_->Settled(norm);
+  mine.times = TimesToTell();
   const absl::StatusOr<Announcements> all =
       agreement_->Agree(std::move(mine), [&] { return Describe(doing); });
   if (!all.ok()) return Note(all.status());
+  if (absl::Status status = Note(HearTimes(*all)); !status.ok()) return status;
   const ScopedWorkers scope(workers_.get());
+  std::vector<Tensor*> tensors;
   for (const std::unique_ptr<Tensor>& tensor : tensors_) {
+    tensors.push_back(tensor.get());
     if (absl::Status status = Note(ResolvePending(tensor.get(), applied)); !status.ok()) return status;
   }
   ++(applied > 0.0 ? step_ : skipped_);
@@ -394,7 +410,7 @@ absl::Status Engine::Step(double applied) {
     }
   }
   ApplySettings();
-  return absl::OkStatus();
+  return Note(TakePaths(tensors));
 }
 
 absl::StatusOr<bool> Engine::OptimizerStep(absl::Span<const Call> gradients,

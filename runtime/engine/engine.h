@@ -16,6 +16,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <memory>
 #include <string>
@@ -45,9 +46,10 @@ struct LoadedState;
 
 class Engine {
  public:
-  // Takes the group over and compares configurations. Collective.
+  // Takes the group over and compares configurations. `time` outlives the engine. Collective.
   static absl::StatusOr<std::unique_ptr<Engine>> Open(const wire::Config& config,
-                                                      std::unique_ptr<transport::Group> group);
+                                                      std::unique_ptr<transport::Group> group,
+                                                      const TimeSource& time = TimeSource::Machine());
   ~Engine();
 
   int rank() const { return group_->rank(); }
@@ -85,10 +87,13 @@ class Engine {
 
   // Goes over to another plan, of a higher version, for the step under way: nothing of it may have been
   // exchanged. What waits in residuals goes along, or drains if the tensor goes dense; server errors move
-  // into their owner's residual. Local, but to be called by all ranks with the same plan at the same step:
-  // the next collective call compares. INVALID_ARGUMENT: nothing has changed.
+  // into their owner's residual. A tensor that is dense because dense is faster stays so where its row is
+  // what it was; `dense_when_faster` numbers its changes as plans (plan_version). Local, but to be called by
+  // all ranks with the same plan at the same step: the next collective call compares. INVALID_ARGUMENT:
+  // nothing has changed.
   absl::Status Adopt(const wire::Plan& plan);
-  // The plan's row of a registered tensor.
+  uint32_t plan_version() const { return plan_version_; }
+  // The row by which a registered tensor goes.
   const wire::PlanRow& row(uint32_t tensor) const { return tensors_[tensor]->row; }
 
   // Saves everything that the group needs to go on, in `directory`, and loads it, as state.h says. Between
@@ -109,7 +114,7 @@ class Engine {
   absl::Status Close();
 
  private:
-  Engine(const wire::Config& config, std::unique_ptr<transport::Group> group);
+  Engine(const wire::Config& config, std::unique_ptr<transport::Group> group, const TimeSource& time);
 
   absl::Status CheckCall(const Call& call) const;
   // Overlapping buffers among `calls` and what is outstanding.
@@ -132,6 +137,16 @@ class Engine {
   void FoldServerError(Tensor* tensor);
   // The variance after the step that is ending, if it is applied.
   double VarianceNorm() const;
+
+  // path_times.cc: `dense_when_faster`. What ranks do here follows from agreed batches and from times that
+  // all of them have been told, so all do the same.
+  void StartTiming(Tensor* tensor);                        // its planned row is new
+  void CountExchanges(absl::Span<Tensor* const> tensors);  // that have just been exchanged
+  // This rank's times for the round that is about to begin, and what to make of those of all ranks.
+  std::vector<float> TimesToTell() const;
+  absl::Status HearTimes(const Announcements& all);
+  // Puts decisions into force, for tensors that are between two steps.
+  absl::Status TakePaths(absl::Span<Tensor* const> tensors);
 
   // save_load.cc
   absl::Status BeginState(Intent intent, std::string_view doing);
@@ -182,8 +197,21 @@ class Engine {
   int64_t next_global_batch_ = 0;           // what the job asked for last
   uint64_t masks_hash_ = 0;                 // of all next_mask
   std::unique_ptr<VarianceFreeze> freeze_;  // onebit_adam only
-  uint64_t step_ = 0;                       // applied steps
-  uint64_t skipped_ = 0;                    // steps ended with applied == 0
+  struct Untold {
+    uint32_t tensor = 0;
+    policy::PathTimes times;
+  };
+  std::deque<Untold> untold_;  // times that the next rounds are to tell
+  struct PathEvent {
+    uint64_t step = 0;
+    uint64_t exchange = 0;  // of the tensor
+    uint32_t tensor = 0;
+    policy::PathDecision decision;
+  };
+  std::deque<PathEvent> path_events_;  // the last of them
+  uint64_t path_decisions_ = 0;
+  uint64_t step_ = 0;     // applied steps
+  uint64_t skipped_ = 0;  // steps ended with applied == 0
 };
 
 }  // namespace terse::engine

@@ -78,10 +78,14 @@ absl::Status Engine::Adopt(const wire::Plan& plan) {
   }
   for (size_t i = 0; i < plan.rows.size(); ++i) {
     Tensor& tensor = *tensors_[i];
-    if (wire::RowText(plan.rows[i]) != wire::RowText(tensor.row)) {
+    const bool as_planned = wire::RowText(tensor.planned) == wire::RowText(tensor.row);
+    const bool changed = wire::RowText(plan.rows[i]) != wire::RowText(tensor.planned);
+    tensor.planned = plan.rows[i];
+    if (changed) {
       if (absl::Status status = Note(Switch(plan.rows[i], &tensor)); !status.ok()) return status;
+      StartTiming(&tensor);
     }
-    tensor.row.reason = plan.rows[i].reason;
+    if (changed || as_planned) tensor.row.reason = plan.rows[i].reason;
   }
   plan_version_ = plan.version;
   plan_hash_ = PlanHash();

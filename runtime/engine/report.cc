@@ -37,6 +37,16 @@ std::string Engine::Report() const {
              {"exchange", wire::Name(tensor->row.exchange)},
              {"reason", tensor->row.reason}};
     row.update(counters(tensor->stats));
+    if (tensor->timing != nullptr) {
+      const PathTiming& timing = *tensor->timing;
+      const policy::PathDecision* const last = timing.choice.last();
+      row["timing"] = {{"compressed_ms", last == nullptr ? Json() : Json(last->compressed_ms)},
+                       {"dense_ms", last == nullptr ? Json() : Json(last->dense_ms)},
+                       {"decision", last == nullptr ? Json() : Json(policy::Name(last->path))},
+                       {"on_trial", timing.choice.trying()},
+                       {"trials", timing.choice.trials()},
+                       {"probe_ms", timing.probe_ms}};
+    }
     if (const BuildUp& build_up = tensor->stats.build_up; build_up.exchanges > 0) {
       row["build_up"] = {{"exchanges", build_up.exchanges},
                          {"selected", build_up.selected},
@@ -63,6 +73,20 @@ std::string Engine::Report() const {
                           {"frozen_at_step", state.frozen ? Json(state.frozen_at) : Json()},
                           {"warmup_steps", state.warmup_steps}};
   }
+  Json events = Json::array();
+  for (const PathEvent& event : path_events_) {
+    events.push_back({{"step", event.step},
+                      {"exchange", event.exchange},
+                      {"tensor", tensors_[event.tensor]->name},
+                      {"decision", policy::Name(event.decision.path)},
+                      {"changed", event.decision.changed},
+                      {"cause", policy::Words(event.decision.cause)},
+                      {"reason", policy::Reason(event.decision)},
+                      {"compressed_ms", event.decision.compressed_ms},
+                      {"dense_ms", event.decision.dense_ms}});
+  }
+  report["dense_when_faster"] = {
+      {"on", config_.dense_when_faster}, {"decisions", path_decisions_}, {"events", std::move(events)}};
   report.update(counters(total));
   report["compressed_tensors"] = counters(compressed);
   report["tensors"] = std::move(tensors);

@@ -321,6 +321,8 @@ absl::Status Engine::AdoptState(LoadedState state) {
       if (absl::Status status = Switch(row.row, tensor); !status.ok()) return status;
     }
     tensor->row.reason = row.row.reason;
+    tensor->planned = tensor->row;
+    StartTiming(tensor);
   }
   plan_version_ = group.plan_version;
   if (!saved_plan) plan_version_ = configured_plan ? 0 : plan_version_ + 1;

@@ -52,7 +52,7 @@ std::vector<std::byte> SaveTensor(const wire::PlanRow& configured, int rank, int
   saved.was_compressed = tensor->was_compressed;
   saved.elements = tensor->elements;
   saved.mask_hash = tensor->mask.hash();
-  saved.row = tensor->row;
+  saved.row = tensor->planned;  // whether dense is faster is to be seen where the state is loaded
   saved.configured = configured;
   saved.applied = tensor->applied;
   saved.exchanges = tensor->exchanges;

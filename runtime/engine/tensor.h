@@ -17,6 +17,7 @@
 #include "compressors/compressor.h"
 #include "compressors/methods/method.h"
 #include "proto/wire/plan.h"
+#include "runtime/controller/policy/path_choice.h"
 #include "runtime/engine/buffer.h"
 #include "runtime/engine/convert.h"
 #include "runtime/engine/mask.h"
@@ -46,6 +47,21 @@ struct TensorStats {
   double exchange_ms = 0;
   double decode_ms = 0;
   BuildUp build_up;
+
+  double Milliseconds() const { return encode_ms + exchange_ms + decode_ms; }
+};
+
+// `dense_when_faster`: what is known of a tensor that the plan compresses.
+struct PathTiming {
+  policy::PathChoice choice;
+  policy::PathTimes times;  // of this rank, of the last exchange
+  bool untold = false;      // the other ranks have yet to hear of an exchange's times
+  uint64_t taken = 0;       // the choice's revision that is in force
+  double density = 0;       // that the choice is for; 0: nothing has been exchanged yet
+  double probe_ms = 0;      // total of dense exchanges that were made for their times alone
+
+  // A dense exchange is to be timed beside the tensor's own.
+  bool probes() const { return choice.trying() && !untold; }
 };
 
 struct Tensor {
@@ -59,8 +75,10 @@ struct Tensor {
   Mask next_mask;      // what the job asked for last, in force once all ranks turn out to have
   int world_size = 1;  // of the group
 
-  wire::PlanRow row;                  // by SetRow
-  const Compressor* codec = nullptr;  // of the row
+  wire::PlanRow planned;               // the plan's; `row` is that, or dense where dense is faster
+  std::unique_ptr<PathTiming> timing;  // null: the tensor goes as planned
+  wire::PlanRow row;                   // by SetRow
+  const Compressor* codec = nullptr;   // of the row
   std::unique_ptr<TensorMethod> method;
   std::unique_ptr<ParameterUpdate> update;  // terse_optimizer_step only
   Buffer<float> result;                     // terse_optimizer_step only

@@ -17,17 +17,16 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "runtime/engine/stopwatch.h"
 
 namespace terse::engine {
 
 class Trace {
  public:
-  using Clock = std::chrono::steady_clock;
-
   struct Event {
     const char* name = "";  // a literal
-    Clock::time_point begin;
-    Clock::time_point end;
+    TimeSource::Point begin;
+    TimeSource::Point end;
     std::chrono::nanoseconds processor{0};  // time the thread has had on a processor between the two
     const char* value_name = nullptr;       // what `value` is, a literal; null: nothing
     uint64_t value = 0;
@@ -55,13 +54,20 @@ class Trace {
   size_t next_ = 0;
 };
 
+// By what work is timed, and where it is noted; no trace: nowhere. Neither is owned.
+struct Tracing {
+  Trace* trace = nullptr;
+  const TimeSource* time = &TimeSource::Machine();
+};
+
 // Times one piece of work: its milliseconds are added to a total, and a trace, if there is one, gets an
 // event.
 class Timed {
  public:
-  Timed(Trace* trace, const char* name, double* total_ms) : trace_(trace), total_ms_(total_ms) {
+  Timed(const Tracing& tracing, const char* name, double* total_ms)
+      : trace_(tracing.trace), time_(*tracing.time), total_ms_(total_ms) {
     event_.name = name;
-    event_.begin = Trace::Clock::now();
+    event_.begin = time_.Now();
     if (trace_ != nullptr) event_.processor = -Trace::ProcessorTime();
   }
   ~Timed() { Stop(); }
@@ -75,7 +81,7 @@ class Timed {
   }
   void Stop() {
     if (total_ms_ == nullptr) return;
-    event_.end = Trace::Clock::now();
+    event_.end = time_.Now();
     *total_ms_ += std::chrono::duration<double, std::milli>(event_.end - event_.begin).count();
     total_ms_ = nullptr;
     if (trace_ == nullptr) return;
@@ -85,6 +91,7 @@ class Timed {
 
  private:
   Trace* trace_;
+  const TimeSource& time_;
   double* total_ms_;
   Trace::Event event_;
 };

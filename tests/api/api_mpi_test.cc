@@ -37,7 +37,7 @@ int WorldSize() {
 
 Group OpenMpi(const std::string& yaml, MPI_Comm comm = MPI_COMM_WORLD) {
   terse_group_t* group = nullptr;
-  Check(terse_group_open_mpi(comm, yaml.c_str(), &group));
+  Check(terse_group_open_mpi(comm, (yaml + "\ndense_when_faster: false\n").c_str(), &group));
   return Group(group);
 }
 

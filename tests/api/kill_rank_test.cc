@@ -60,7 +60,8 @@ struct Kill {
 class KillRank : public ::testing::TestWithParam<Kill> {};
 
 TEST_P(KillRank, SurvivorsReportItAndAgree) {
-  const Survivors survivors = RunAndKill(GetParam().when, GetParam().yaml + "\ntransport: {timeout_s: 5}");
+  const Survivors survivors =
+      RunAndKill(GetParam().when, GetParam().yaml + "\ndense_when_faster: false\ntransport: {timeout_s: 5}");
   for (const int rank : {0, 1, 3}) {
     ASSERT_TRUE(survivors.errors.contains(rank)) << "rank " << rank << " said nothing:\n" << survivors.output;
     EXPECT_THAT(survivors.errors.at(rank),

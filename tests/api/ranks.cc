@@ -25,8 +25,8 @@ std::string UniqueHub() {
 
 std::string InprocYaml(int rank, int size, const std::string& hub, const std::string& more, int timeout_s) {
   return "rank: " + std::to_string(rank) + "\nworld_size: " + std::to_string(size) +
-         "\ntransport: {name: inproc, timeout_s: " + std::to_string(timeout_s) + ", hub: " + hub + "}\n" +
-         more;
+         "\ntransport: {name: inproc, timeout_s: " + std::to_string(timeout_s) + ", hub: " + hub +
+         "}\ndense_when_faster: false\n" + more;
 }
 
 std::vector<Outcome> RunRanks(int size, const std::function<std::string(int rank)>& yaml, const Body& body) {

@@ -3,6 +3,8 @@
 // Announcements as bytes. What agreement does with them: engine_test.cc and tests/api/mismatch_test.cc.
 #include "runtime/engine/agreement.h"
 
+#include <limits>
+
 #include "gtest/gtest.h"
 
 namespace terse::engine {
@@ -21,6 +23,14 @@ std::vector<std::byte> Sample() {
   mine.table_hash = 0x0123456789abcdef;
   mine.testing = true;
   mine.submitted = {std::byte{0xff}, std::byte{0x0f}, std::byte{0}};
+  return EncodeAnnouncement(mine);
+}
+
+std::vector<std::byte> WithTimes(const std::vector<float>& times) {
+  Announcement mine;
+  mine.intent = Intent::kStep;
+  mine.times = times;
+  mine.submitted = {std::byte{0x01}};
   return EncodeAnnouncement(mine);
 }
 
@@ -54,11 +64,38 @@ TEST(Announcement, RefusesWrongLengths) {
   ExpectRefused(bytes);
 }
 
+TEST(Announcement, Times) {
+  const std::vector<float> times = {0.0f, 1.5f, Announcement::kNoTime, 3e30f};
+  const std::vector<std::byte> bytes = WithTimes(times);
+  ASSERT_EQ(bytes.size(), kFixedBytes + 4 + 4 * 4 + 1);
+  const absl::StatusOr<Announcement> parsed = ParseAnnouncement(bytes);
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  EXPECT_EQ(parsed->times, times);
+  EXPECT_EQ(parsed->submitted.size(), 1u);
+  EXPECT_EQ(EncodeAnnouncement(*parsed), bytes);
+  EXPECT_TRUE(ParseAnnouncement(WithTimes(std::vector<float>(Announcement::kMostTimes))).ok());
+}
+
+TEST(Announcement, RefusesTimesThatAreNone) {
+  constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+  for (const float ms : {-0.5f, -2.0f, kNan, std::numeric_limits<float>::infinity()}) {
+    ExpectRefused(WithTimes({1.0f, ms}));
+  }
+  ExpectRefused(WithTimes(std::vector<float>(Announcement::kMostTimes + 1)));
+  // More than there are bytes for; none, though a flag says that there are.
+  for (const uint32_t count : {5u, 0u, 0xffffffffu}) {
+    std::vector<std::byte> bytes = WithTimes({1.0f, 2.0f, 3.0f});
+    wire::Store(bytes.data() + kFixedBytes, count);
+    ExpectRefused(bytes);
+  }
+}
+
 TEST(Announcement, RefusesForeignMagicIntentAndFlags) {
   for (const auto& [at, value] : {std::pair<size_t, uint32_t>{0, 0x41525255},
                                   {kIntentAt, 0},
                                   {kIntentAt, static_cast<uint32_t>(kLastIntent) + 1},
-                                  {kFlagsAt, 4}}) {
+                                  {kFlagsAt, 4},
+                                  {kFlagsAt, 8}}) {
     std::vector<std::byte> bytes = Sample();
     wire::Store(bytes.data() + at, value);
     ExpectRefused(bytes);

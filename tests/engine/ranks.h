@@ -18,12 +18,14 @@
 
 namespace terse::engine {
 
-// A configuration for tests from "key=value" settings; small tensors are compressed too.
+// A configuration for tests from "key=value" settings; small tensors are compressed too, and none goes dense
+// because that is faster.
 inline wire::Config TestConfig(const std::vector<std::pair<std::string, std::string>>& settings) {
   wire::Settings all;
   EXPECT_TRUE(all.Set("min_elements", "0", wire::Origin::kFlag).ok());
   EXPECT_TRUE(all.Set("exclude", "[]", wire::Origin::kFlag).ok());
   EXPECT_TRUE(all.Set("transport.timeout_s", "20", wire::Origin::kFlag).ok());
+  EXPECT_TRUE(all.Set("dense_when_faster", "false", wire::Origin::kFlag).ok());
   for (const auto& [key, value] : settings) {
     const absl::Status status = all.Set(key, value, wire::Origin::kFlag);
     EXPECT_TRUE(status.ok()) << status;
@@ -32,10 +34,13 @@ inline wire::Config TestConfig(const std::vector<std::pair<std::string, std::str
   return all.config();
 }
 
-// Runs `body` once a rank, each in a thread of its own with an open engine, and joins them. config(rank)
-// gives each its configuration.
-inline void RunRanks(int ranks, const std::function<wire::Config(int)>& config,
-                     const std::function<void(Engine&)>& body) {
+// Runs `body` once a rank, each in a thread of its own with an engine that `open` opens over the rank's
+// group, and joins them.
+inline void RunRanks(
+    int ranks,
+    const std::function<absl::StatusOr<std::unique_ptr<Engine>>(int rank, std::unique_ptr<transport::Group>)>&
+        open,
+    const std::function<void(Engine&)>& body) {
   static std::atomic<int> runs{0};
   const std::string hub = "engine_test_" + std::to_string(runs++);
   std::vector<std::thread> threads;
@@ -47,12 +52,23 @@ inline void RunRanks(int ranks, const std::function<wire::Config(int)>& config,
       options.hub = hub;
       absl::StatusOr<std::unique_ptr<transport::Group>> group = transport::OpenGroup("inproc", options);
       ASSERT_TRUE(group.ok()) << group.status();
-      absl::StatusOr<std::unique_ptr<Engine>> engine = Engine::Open(config(r), *std::move(group));
+      absl::StatusOr<std::unique_ptr<Engine>> engine = open(r, *std::move(group));
       ASSERT_TRUE(engine.ok()) << engine.status();
       body(**engine);
     });
   }
   for (std::thread& thread : threads) thread.join();
+}
+
+// config(rank) gives each its configuration.
+inline void RunRanks(int ranks, const std::function<wire::Config(int)>& config,
+                     const std::function<void(Engine&)>& body) {
+  RunRanks(
+      ranks,
+      [&](int rank, std::unique_ptr<transport::Group> group) {
+        return Engine::Open(config(rank), std::move(group));
+      },
+      body);
 }
 
 inline void RunRanks(int ranks, const wire::Config& config, const std::function<void(Engine&)>& body) {

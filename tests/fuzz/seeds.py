@@ -109,6 +109,9 @@ def announcement_seeds():
     write("announcement", "configure", announcement(1, 0, b""))
     write("announcement", "settle", announcement(2, 1, b"\xff\x0f\x00"))
     write("announcement", "step", announcement(3, 2, b""))
+    write("announcement", "times", announcement(3, 4, struct.pack("<Ifff", 3, 0.25, -1.0, 12.5)))
+    write("announcement", "times_none", announcement(2, 4, struct.pack("<I", 0)))
+    write("announcement", "times_negative", announcement(2, 5, struct.pack("<If", 1, -2.0) + b"\x01"))
     write("announcement", "no_intent", announcement(99, 0, b""))
 
 

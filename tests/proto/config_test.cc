@@ -35,6 +35,7 @@ const std::map<std::string, std::string>& OtherValues() {
       {"dense", "deterministic"},
       {"min_elements", "0"},
       {"exclude", "[embedding.*]"},
+      {"dense_when_faster", "false"},
       {"topk.density", "0.5"},
       {"topk.index", "u32"},
       {"topk.selection", "sampled"},

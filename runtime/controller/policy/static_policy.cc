@@ -155,14 +155,17 @@ wire::PlanRow StaticRow(const wire::Config& config, int world_size, const Tensor
     row.reason = choice.reason;
     if (choice.exchange == wire::Exchange::kDense) dense = std::move(choice.reason);
   }
-  if (dense) {
-    row = wire::PlanRow();
-    row.tensor = tensor.id;
-    row.codec = wire::Codec::kNone;
-    row.exchange = config.dense_deterministic ? wire::Exchange::kDeterministicDense : wire::Exchange::kDense;
-    row.error_feedback = false;
-    row.reason = *std::move(dense);
-  }
+  if (dense) return DenseRow(config, tensor.id, *std::move(dense));
+  return row;
+}
+
+wire::PlanRow DenseRow(const wire::Config& config, uint32_t tensor, std::string reason) {
+  wire::PlanRow row;
+  row.tensor = tensor;
+  row.codec = wire::Codec::kNone;
+  row.exchange = config.dense_deterministic ? wire::Exchange::kDeterministicDense : wire::Exchange::kDense;
+  row.error_feedback = false;
+  row.reason = std::move(reason);
   return row;
 }
 

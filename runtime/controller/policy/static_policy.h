@@ -29,6 +29,9 @@ struct TensorInfo {
 // and take longer. `reason` says which, with the numbers.
 wire::PlanRow StaticRow(const wire::Config& config, int world_size, const TensorInfo& tensor);
 
+// The row of a tensor that goes dense.
+wire::PlanRow DenseRow(const wire::Config& config, uint32_t tensor, std::string reason);
+
 // The codec of tensors that are compressed: what the method always uses, or for allreduce the configured one.
 wire::Codec CodecOf(const wire::Config& config);
 

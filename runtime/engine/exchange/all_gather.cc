@@ -43,11 +43,12 @@ absl::Status BatchRunner::RunAllGather(const BatchContext& context, absl::Span<I
   std::vector<transport::Buffer> to(ranks);
   for (size_t r = 0; r < ranks; ++r) to[r] = {.data = received.data() + r * capacity, .bytes = capacity};
   std::vector<size_t> lengths(ranks, 0);
+  const Stopwatch start(*trace_.time);
   transport::OperationOr gather =
       group_->Allgatherv({.data = message.data(), .bytes = size}, to, absl::MakeSpan(lengths), {});
   if (!gather.ok()) return gather.status();
+  double waited_ms = start.Milliseconds();
   if (absl::Status status = ClearResults(items, gather->get()); !status.ok()) return status;
-  double waited_ms = 0;
   Timed wait(trace_, "wait", &waited_ms);
   if (absl::Status status = (*gather)->Wait(patience_); !status.ok()) return status;
   wait.Stop();

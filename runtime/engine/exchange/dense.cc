@@ -25,6 +25,7 @@ absl::Status BatchRunner::RunDense(const BatchContext& context, absl::Span<Item>
   for (size_t i = 0; i < items.size();) {
     const Tensor& tensor = *items[i].tensor;
     absl::Status status;
+    size_t elements = 0;
     size_t end = i + 1;
     if (tensor.dtype == wire::DType::kFloat64 && config_.method == wire::Method::kAllreduce &&
         !tensor.was_compressed && !items[i].call->float_result) {
@@ -32,19 +33,25 @@ absl::Status BatchRunner::RunDense(const BatchContext& context, absl::Span<Item>
     } else if (tensor.elements >= kFuseBelowElements) {
       status = DenseOne(context, &items[i]);
     } else {
-      // Neighbours that fuse. The same on all ranks: it follows from the agreed batch alone.
-      size_t elements = tensor.elements;
-      while (end < items.size() && items[end].tensor->elements < kFuseBelowElements &&
-             items[end].tensor->dtype != wire::DType::kFloat64 &&
-             elements + items[end].tensor->elements <= kMostBucketElements) {
-        elements += items[end++].tensor->elements;
-      }
+      end = i + Fused(items.subspan(i), &elements);
       status = DenseBucket(context, items.subspan(i, end - i), elements);
     }
     if (!status.ok()) return status;
     i = end;
   }
   return absl::OkStatus();
+}
+
+size_t BatchRunner::Fused(absl::Span<const Item> items, size_t* elements) {
+  *elements = items.front().tensor->elements;
+  size_t end = 1;
+  if (*elements >= kFuseBelowElements) return end;
+  while (end < items.size() && items[end].tensor->elements < kFuseBelowElements &&
+         items[end].tensor->dtype != wire::DType::kFloat64 &&
+         *elements + items[end].tensor->elements <= kMostBucketElements) {
+    *elements += items[end++].tensor->elements;
+  }
+  return end;
 }
 
 absl::Span<const float> BatchRunner::DenseInput(const BatchContext& context, Item* item) {

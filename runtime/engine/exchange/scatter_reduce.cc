@@ -73,7 +73,7 @@ ScatterReduce::ScatterReduce(BatchRunner* runner, const BatchContext& context,
 }
 
 absl::Status ScatterReduce::Run() {
-  const Stopwatch exchange;
+  const Stopwatch exchange(*runner_.trace_.time);
   double worked = 0;
   for (const BatchRunner::Item& item : items_) {
     worked -= item.tensor->stats.encode_ms + item.tensor->stats.decode_ms;

@@ -176,8 +176,9 @@ TERSE_API terse_status_t terse_state_save(terse_group_t* group, const char* path
 
 /* Loads the newest whole save in `path`, in place of all that the group has. Before: the same tensors are
  * registered in the same order, masks set as they were. With the same configuration and number of ranks the
- * job goes on bit by bit. With another number what waits in the memories is divided anew, and every rank must
- * find all files. The configuration may differ in what memories do not depend on (docs/methods.md).
+ * job goes on bit by bit, but that dense_when_faster times tensors anew. With another number what waits in
+ * the memories is divided anew, and every rank must find all files. The configuration may differ in what
+ * memories do not depend on (docs/methods.md).
  * On an error, which all ranks get alike, nothing has changed and the group goes on. Collective.
  *   TERSE_NOT_FOUND         no save is whole on all ranks
  *   TERSE_DATA_LOSS         a damaged file, or files of several saves
