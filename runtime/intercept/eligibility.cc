@@ -15,6 +15,8 @@ std::string Exact(const Signature& signature, const CommunicatorRecord& record,
   using Kind = Vocabulary::TypeKind;
   if (record.facts.inter) return "an intercommunicator passes through";
   if (record.facts.size == 1) return "the rank is alone in its communicator";
+  if (signature.form == Form::kNonblocking) return "non-blocking calls stay exact";
+  if (signature.form == Form::kPersistent) return "persistent requests stay exact";
   if (signature.type == kNotPredefined) return "a derived type stays exact";
   if (signature.op == kNotPredefined) return "an operation of the program's own stays exact";
   if (signature.op != vocabulary.sum)
@@ -45,6 +47,14 @@ Verdict Judge(const CommunicatorRecord& record, const Site& site, const Vocabula
   }
   return {true, "position " + std::to_string(site.position) + " of a period of " +
                     std::to_string(record.period) + " calls"};
+}
+
+bool MayCompress(const Signature& signature, const CommunicatorFacts& facts, const Vocabulary& vocabulary,
+                 int64_t min_elements) {
+  return signature.form == Form::kBlocking && signature.count >= min_elements && signature.op != kNotPredefined &&
+         signature.op == vocabulary.sum && signature.type != kNotPredefined &&
+         vocabulary.types[static_cast<size_t>(signature.type)].kind == Vocabulary::TypeKind::kReal &&
+         signature.type_size == sizeof(float) && !facts.inter && facts.size > 1;
 }
 
 std::vector<std::string> Doubts(const CommunicatorRecord& record, const Site& site) {

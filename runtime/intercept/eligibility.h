@@ -24,6 +24,10 @@ struct Verdict {
 Verdict Judge(const CommunicatorRecord& record, const Site& site, const Vocabulary& vocabulary,
               int64_t min_elements);
 
+// The same of a call before it is made, but for its place in a period.
+bool MayCompress(const Signature& signature, const CommunicatorFacts& facts, const Vocabulary& vocabulary,
+                 int64_t min_elements);
+
 // What about a site that would be compressed speaks against its being a gradient; usually nothing.
 std::vector<std::string> Doubts(const CommunicatorRecord& record, const Site& site);
 

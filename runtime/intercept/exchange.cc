@@ -73,7 +73,7 @@ Exchange::Outcome Exchange::Run(size_t position, const Call& call) {
       std::count(begin, begin + static_cast<std::ptrdiff_t>(position), call.signature));
   const auto [found, fresh] = tensors_.try_emplace({call.signature, number}, -1);
   if (fresh) {
-    const std::string name = std::string(call.type) + "[" + std::to_string(call.count) + "] #" + std::to_string(number);
+    const std::string name = std::string(call.type) + "." + std::to_string(call.count) + "." + std::to_string(number);
     if (api_->tensor_register(group_, name.c_str(), TERSE_FLOAT32, &call.count, 1, &found->second) != TERSE_OK) {
       return Fail("registering " + name);
     }

@@ -105,7 +105,7 @@ def c_wrapper(prototype: Prototype) -> str:
         "request_free": "return RequestFree(request, forward);",
         "init": "return Init(forward);",
     }
-    call = calls.get(kind, f"return AllReduce(Binding::kC, Form::{kind}, count, datatype, op, comm, forward);")
+    call = calls.get(kind, f"return AllReduce({{Binding::kC, Form::{kind}, sendbuf, recvbuf, count, datatype, op, comm}}, forward);")
     types = ", ".join(argument.type + ("*" if argument.array else "") for argument in prototype.arguments)
     declarations = ", ".join(argument.declaration() for argument in prototype.arguments)
     return wrapper(prototype.name, [prototype.name, "P" + prototype.name], "int", declarations, prototype.names(), types, call)
@@ -141,7 +141,7 @@ def fortran_wrappers(prototype: Prototype) -> list[tuple[str, str]]:
             "request_free": "FortranRequestFree(request, ierror, forward);",
             "init": "FortranInit(ierror, forward);",
         }
-        call = calls.get(kind, f"FortranAllReduce(Binding::{binding}, Form::{kind}, *count, *datatype, *op, *comm, ierror, forward);")
+        call = calls.get(kind, f"FortranAllReduce(Binding::{binding}, Form::{kind}, sendbuf, recvbuf, *count, *datatype, *op, *comm, ierror, forward);")
         # `ierror` may be missing (mpi_f08): the forwarding lambda gets a place of its own for it then.
         text = wrapper(
             name,

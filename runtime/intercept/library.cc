@@ -209,6 +209,7 @@ const Pmpi& GetPmpi() {
 #define TERSE_PMPI_FILL(name) Fill(&pmpi->name, "PMPI_" #name);
     TERSE_PMPI_FUNCTIONS(TERSE_PMPI_FILL)
 #if defined(OPEN_MPI)
+    TERSE_PMPI_FILL(Comm_c2f)
     TERSE_PMPI_FILL(Comm_f2c)
     TERSE_PMPI_FILL(Type_f2c)
     TERSE_PMPI_FILL(Op_f2c)
@@ -219,10 +220,37 @@ const Pmpi& GetPmpi() {
     pmpi->self = Named<MPI_Comm>(PredefinedOthers(), "MPI_COMM_SELF");
     pmpi->int_type = Named<MPI_Datatype>(PredefinedTypes(), "MPI_INT");
     pmpi->char_type = Named<MPI_Datatype>(PredefinedTypes(), "MPI_CHAR");
+#if defined(OPEN_MPI)
+    pmpi->no_comm = static_cast<MPI_Comm>(FindSymbol("ompi_mpi_comm_null"));
+    pmpi->no_type = static_cast<MPI_Datatype>(FindSymbol("ompi_mpi_datatype_null"));
+#else
+    pmpi->no_comm = MPI_COMM_NULL;
+    pmpi->no_type = MPI_DATATYPE_NULL;
+#endif
+    pmpi->word_type = Named<MPI_Datatype>(PredefinedTypes(), "MPI_UINT64_T");
+    pmpi->max = Named<MPI_Op>(PredefinedOps(), "MPI_MAX");
     pmpi->errors_return = Named<MPI_Errhandler>(PredefinedOthers(), "MPI_ERRORS_RETURN");
     return pmpi;
   }();
   return *functions;
+}
+
+bool FortranInPlace(const void* address) {
+  // Open MPI: one of these objects, by the compiler's way to name it. MPICH: what the first of its two points to,
+  // and in mpi_f08 the other.
+  static const std::array<const void*, 6> places = [] {
+    std::array<const void*, 6> found{};
+    size_t i = 0;
+    for (const char* name : {"mpi_fortran_in_place_", "mpi_fortran_in_place", "mpi_fortran_in_place__",
+                             "MPI_FORTRAN_IN_PLACE", "MPIR_F08_MPI_IN_PLACE"}) {
+      found[i++] = FindSymbol(name);
+    }
+    if (void* const pointer = FindSymbol("MPIR_F_MPI_IN_PLACE"); pointer != nullptr) {
+      found[i] = *static_cast<void* const*>(pointer);
+    }
+    return found;
+  }();
+  return address != nullptr && std::find(places.begin(), places.end(), address) != places.end();
 }
 
 const Vocabulary& GetVocabulary() { return GetPredefined().vocabulary; }
@@ -236,7 +264,7 @@ Signature MakeSignature(int64_t count, MPI_Datatype type, MPI_Op op, Form form) 
   signature.type = predefined.types.Find(Bits(type));
   if (signature.type != kNotPredefined) {
     signature.type_size = predefined.SizeOf(signature.type, type);
-  } else {
+  } else if (type != GetPmpi().no_type) {
     int size = 0;
     GetPmpi().Type_size(type, &size);
     signature.type_size = std::max(size, 0);  // negative: more than an int holds

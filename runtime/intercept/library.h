@@ -72,7 +72,7 @@ uintptr_t Bits(Handle handle) {
 // What the library itself calls, always by its PMPI name.
 // clang-format off
 #define TERSE_PMPI_FUNCTIONS(X)                                                                     \
-  X(Comm_create) X(Comm_create_keyval) X(Comm_free) X(Comm_get_attr) X(Comm_get_name) X(Comm_group) \
+  X(Allreduce) X(Comm_call_errhandler) X(Comm_create) X(Comm_create_keyval) X(Comm_free) X(Comm_get_attr) X(Comm_get_name) X(Comm_group) \
   X(Comm_rank) X(Comm_set_attr) X(Comm_set_errhandler) X(Comm_size) X(Comm_test_inter) X(Gather)    \
   X(Gatherv) X(Get_library_version) X(Group_free) X(Group_size) X(Group_translate_ranks)            \
   X(Initialized) X(Type_size)
@@ -83,11 +83,13 @@ struct Pmpi {
   TERSE_PMPI_FUNCTIONS(TERSE_PMPI_MEMBER)
 #undef TERSE_PMPI_MEMBER
 #if defined(OPEN_MPI)
+  decltype(&PMPI_Comm_c2f) Comm_c2f;
   decltype(&PMPI_Comm_f2c) Comm_f2c;
   decltype(&PMPI_Type_f2c) Type_f2c;
   decltype(&PMPI_Op_f2c) Op_f2c;
   decltype(&PMPI_Request_f2c) Request_f2c;
 #else
+  MPI_Fint Comm_c2f(MPI_Comm handle) const { return handle; }
   MPI_Comm Comm_f2c(MPI_Fint handle) const { return handle; }
   MPI_Datatype Type_f2c(MPI_Fint handle) const { return handle; }
   MPI_Op Op_f2c(MPI_Fint handle) const { return handle; }
@@ -96,8 +98,12 @@ struct Pmpi {
 
   MPI_Comm world;
   MPI_Comm self;
+  MPI_Comm no_comm;
+  MPI_Datatype no_type;
   MPI_Datatype int_type;
   MPI_Datatype char_type;
+  MPI_Datatype word_type;  // of 64 bits, without a sign
+  MPI_Op max;
   MPI_Errhandler errors_return;
 };
 const Pmpi& GetPmpi();  // only once MPI is in the process; any thread
@@ -105,7 +111,10 @@ const Pmpi& GetPmpi();  // only once MPI is in the process; any thread
 // The predefined types and operations of this MPI.
 const Vocabulary& GetVocabulary();
 
-// The signature of a call that has succeeded, so that its handles are known to be valid.
+// Whether an address is what MPI_IN_PLACE is in Fortran.
+bool FortranInPlace(const void* address);
+
+// The signature of a call. Of a handle that is none, only what needs no MPI.
 Signature MakeSignature(int64_t count, MPI_Datatype type, MPI_Op op, Form form);
 
 }  // namespace terse::intercept

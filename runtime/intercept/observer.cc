@@ -11,13 +11,13 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
-#include <unordered_set>
 #include <utility>
 #include <vector>
 
 #include "runtime/intercept/eligibility.h"
 #include "runtime/intercept/library.h"
 #include "runtime/intercept/report.h"
+#include "runtime/intercept/settings.h"
 #include "runtime/intercept/tick.h"
 
 namespace terse::intercept {
@@ -49,7 +49,8 @@ struct Process {
   bool has_private_world = false;
 
   std::mutex mutex;
-  std::unordered_set<Communicator*> live;
+  // In the order in which they came, which is that of their first calls: alike on ranks that share several.
+  std::vector<Communicator*> live;
   Ledger ledger;
   bool reported = false;
   std::mutex attach_mutex;
@@ -112,6 +113,7 @@ std::string OwnReport() {
 }
 
 void Write(const std::string& path, const std::string& text) {
+  if (process->report_path.empty()) return;
   if (const std::string error = WriteWhole(path, text); !error.empty()) {
     std::fprintf(stderr, "terse: TERSE_REPORT: %s\n", error.c_str());
   }
@@ -160,6 +162,17 @@ void ReportTogether() {
   }
 }
 
+// MPI is about to end: the groups are closed while all ranks are there.
+void CloseAll() {
+  compressing.store(false, std::memory_order_relaxed);
+  std::vector<Communicator*> live;
+  {
+    const std::lock_guard<std::mutex> lock(process->mutex);
+    live = process->live;
+  }
+  for (Communicator* const communicator : live) communicator->Close();
+}
+
 extern "C" {
 static int CopyNothing(MPI_Comm, int, void*, void*, void*, int* copied) {
   *copied = 0;
@@ -168,12 +181,15 @@ static int CopyNothing(MPI_Comm, int, void*, void*, void*, int* copied) {
 
 static int OnCommunicatorDeleted(MPI_Comm, int, void* value, void*) {
   generation.fetch_add(1, std::memory_order_acq_rel);
-  delete static_cast<Shared*>(value);
+  auto* const state = static_cast<Shared*>(value);
+  (*state)->Close();
+  delete state;
   return MPI_SUCCESS;
 }
 
 // MPI_Finalize deletes the attributes of MPI_COMM_SELF before it does anything else.
 static int OnFinalize(MPI_Comm, int, void*, void*) {
+  CloseAll();
   if (FirstToReport()) {
     if (process->has_private_world) {
       ReportTogether();
@@ -257,9 +273,10 @@ Shared* StateOf(MPI_Comm comm) {
     pmpi.Comm_get_attr(comm, process->comm_keyval, &value, &found);
     if (found == 0) {
       auto* const made = new Shared(std::make_shared<Communicator>(FactsOf(comm)));
+      if (compressing.load(std::memory_order_relaxed)) (*made)->Compress(comm);
       {
         const std::lock_guard<std::mutex> live_lock(process->mutex);
-        process->live.insert(made->get());
+        process->live.push_back(made->get());
       }
       pmpi.Comm_set_attr(comm, process->comm_keyval, made);
       value = made;
@@ -281,12 +298,14 @@ __attribute__((constructor)) void Load() {
   RefuseOtherMpi();
   const char* const path = std::getenv("TERSE_REPORT");
   const char* const disable = std::getenv("TERSE_DISABLE");
-  if (path == nullptr || *path == '\0') return;
+  const bool report = path != nullptr && *path != '\0';
+  if (!report && !CompressionIsAskedFor()) return;
   if (disable != nullptr && std::string_view(disable) == "1") return;
   process = new Process;
-  process->report_path = path;
+  if (report) process->report_path = path;
   process->min_elements = MinElements();
   process->pid = getpid();
+  compressing.store(CompressionIsAskedFor(), std::memory_order_relaxed);
   observing.store(true, std::memory_order_relaxed);
 }
 
@@ -301,9 +320,9 @@ __attribute__((destructor)) void Unload() {
 }  // namespace
 
 Communicator::~Communicator() {
-  CommunicatorRecord record = MakeRecord(facts_, traffic_);
+  CommunicatorRecord record = Snapshot();
   const std::lock_guard<std::mutex> lock(process->mutex);
-  process->live.erase(this);
+  std::erase(process->live, this);
   process->ledger.Add(std::move(record));
 }
 
@@ -318,6 +337,38 @@ void NoteInit() {
   if (result != MPI_SUCCESS) return;
   pmpi.Comm_set_errhandler(process->private_world, pmpi.errors_return);
   process->has_private_world = true;
+}
+
+bool TakeCall(const AllReduceCall& call, int* result) {
+  // What MPI has to complain of is left to it.
+  if (call.comm == GetPmpi().no_comm) return false;
+  Communicator* const communicator = Find(call.comm);
+  if (communicator == nullptr) return false;
+  const Signature signature = MakeSignature(call.count, call.type, call.op, call.form);
+  switch (communicator->Take(signature, &call)) {
+    case Exchange::Outcome::kPass:
+      return false;
+    case Exchange::Outcome::kDone:
+      *result = MPI_SUCCESS;
+      return true;
+    case Exchange::Outcome::kFailed:
+      break;
+  }
+  std::fprintf(stderr, "terse: %s\n", communicator->error().c_str());
+  GetPmpi().Comm_call_errhandler(call.comm, MPI_ERR_OTHER);
+  *result = MPI_ERR_OTHER;
+  return true;
+}
+
+void NoteStarting(MPI_Request request) {
+  PersistentCall call;
+  {
+    const std::lock_guard<std::mutex> lock(process->persistent_mutex);
+    const auto found = process->persistent.find(Bits(request));
+    if (found == process->persistent.end()) return;
+    call = found->second;
+  }
+  call.communicator->Take(call.signature, nullptr);
 }
 
 void NoteCall(Binding binding, Form form, int64_t count, MPI_Datatype type, MPI_Op op, MPI_Comm comm,

@@ -4,7 +4,8 @@
 // told of the end by attributes: a communicator's by one of its own, MPI's by one of MPI_COMM_SELF. A call
 // is looked at after it has succeeded, so errors are the program's and MPI's alone.
 //
-// Where TERSE_REPORT names no file, and where TERSE_DISABLE is 1, nothing is looked at: calls pass through.
+// Where TERSE_REPORT names no file and no configuration asks for compression, and where TERSE_DISABLE is 1, nothing
+// is looked at: calls pass through.
 #ifndef TERSE_RUNTIME_INTERCEPT_OBSERVER_H_
 #define TERSE_RUNTIME_INTERCEPT_OBSERVER_H_
 
@@ -14,19 +15,23 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <utility>
 
+#include "runtime/intercept/compression.h"
 #include "runtime/intercept/signature.h"
 #include "runtime/intercept/traffic.h"
 
 namespace terse::intercept {
 
 // What is known of one communicator. Handles are reused as soon as they are freed, so it hangs on the
-// communicator itself, as an attribute; persistent requests share it. An exchange in place of MPI's own
-// belongs here, too: it would be asked before the call, under the same lock.
+// communicator itself, as an attribute; persistent requests share it. So does the exchange in place of MPI's
+// own, which is asked before the call.
 class Communicator {
  public:
   explicit Communicator(CommunicatorFacts facts) : facts_(std::move(facts)) {}
+  // From now on calls may be compressed. Before the first call.
+  void Compress(MPI_Comm comm) { compression_ = std::make_unique<Compression>(comm, facts_); }
   ~Communicator();  // its traffic goes into the process's ledger
   Communicator(const Communicator&) = delete;
   Communicator& operator=(const Communicator&) = delete;
@@ -37,13 +42,33 @@ class Communicator {
   }
   CommunicatorRecord Snapshot() const {
     const std::lock_guard<std::mutex> lock(mutex_);
-    return MakeRecord(facts_, traffic_);
+    CommunicatorRecord record = MakeRecord(facts_, traffic_);
+    if (compression_ != nullptr) compression_->Describe(&record);
+    return record;
+  }
+
+  // Before a call; `call` is null for one that stays exact.
+  Exchange::Outcome Take(const Signature& signature, const AllReduceCall* call) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (compression_ == nullptr) return Exchange::Outcome::kPass;
+    return call == nullptr ? compression_->BeforeExact(traffic_.period(), signature)
+                           : compression_->Before(traffic_.period(), signature, *call);
+  }
+  // Collective.
+  void Close() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (compression_ != nullptr) compression_->Close();
+  }
+  std::string error() const {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return compression_ == nullptr ? "" : compression_->error();
   }
 
  private:
   const CommunicatorFacts facts_;
   mutable std::mutex mutex_;
   Traffic traffic_;
+  std::unique_ptr<Compression> compression_;
 };
 
 // Whether calls are looked at. Cheap; any thread.
@@ -51,6 +76,12 @@ inline std::atomic<bool> observing{false};
 
 // MPI has been initialized by a call of this process.
 void NoteInit();
+
+// Before an all-reduce, where calls are compressed: true when it was made in place of MPI's, or has failed as
+// *result says.
+bool TakeCall(const AllReduceCall& call, int* result);
+// Before a persistent all-reduce is started.
+void NoteStarting(MPI_Request request);
 
 void NoteCall(Binding binding, Form form, int64_t count, MPI_Datatype type, MPI_Op op, MPI_Comm comm,
               int64_t ticks);

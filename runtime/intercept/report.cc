@@ -76,7 +76,7 @@ Json RecordJson(const RankFacts& facts, const CommunicatorRecord& record, const 
     bytes += site.tally.calls * site.signature.bytes();
     ticks += site.tally.ticks;
   }
-  return Json{{"name", record.facts.name},
+  Json json{{"name", record.facts.name},
               {"size", record.facts.size},
               {"members", record.facts.members},
               {"inter", record.facts.inter},
@@ -89,6 +89,10 @@ Json RecordJson(const RankFacts& facts, const CommunicatorRecord& record, const 
               {"period", record.period > 0 ? Json(record.period) : Json(nullptr)},
               {"deviations", record.deviations},
               {"sites", std::move(sites)}};
+  if (record.compressed_calls > 0) json["compressed_calls"] = record.compressed_calls;
+  if (!record.group.empty()) json["group"] = Json::parse(record.group, nullptr, false);
+  if (!record.error.empty()) json["error"] = record.error;
+  return json;
 }
 
 // The calls of a rank's report by binding and by form.

@@ -103,6 +103,10 @@ struct CommunicatorRecord {
   int64_t deviations = 0;
   Tally other;
   std::vector<Site> sites;
+  // Where calls were compressed, or were to be.
+  int64_t compressed_calls = 0;
+  std::string group;  // the report of libterse (docs/report.md)
+  std::string error;  // what kept calls from being compressed
 
   bool SameAs(const CommunicatorRecord& record) const;
   void Add(const CommunicatorRecord& record);  // requires SameAs

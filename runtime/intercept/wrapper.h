@@ -29,14 +29,14 @@ int Init(const Forward& forward) {
 }
 
 template <typename Forward>
-int AllReduce(Binding binding, Form form, int64_t count, MPI_Datatype type, MPI_Op op, MPI_Comm comm,
-              const Forward& forward) {
+int AllReduce(const AllReduceCall& call, const Forward& forward) {
   const Frame frame;
   if (!frame.observes()) return forward();
   const int64_t begin = Now();
-  const int result = forward();
+  int result = MPI_SUCCESS;
+  if (!compressing.load(std::memory_order_relaxed) || !TakeCall(call, &result)) result = forward();
   const int64_t ticks = Now() - begin;
-  if (result == MPI_SUCCESS) NoteCall(binding, form, count, type, op, comm, ticks);
+  if (result == MPI_SUCCESS) NoteCall(call.binding, call.form, call.count, call.type, call.op, call.comm, ticks);
   return result;
 }
 
@@ -54,6 +54,9 @@ template <typename Forward, typename Handle>
 int StartThen(int count, const Handle& handle, const Forward& forward) {
   const Frame frame;
   if (!frame.observes() || persistent_requests.load(std::memory_order_relaxed) == 0) return forward();
+  if (compressing.load(std::memory_order_relaxed)) {
+    for (int i = 0; i < count; ++i) NoteStarting(handle(i));
+  }
   const int64_t begin = Now();
   const int result = forward();
   const int64_t ticks = count > 0 ? (Now() - begin) / count : 0;
@@ -97,13 +100,30 @@ void FortranInit(MPI_Fint* ierror, const Forward& forward) {
 }
 
 template <typename Forward>
-void FortranAllReduce(Binding binding, Form form, int64_t count, MPI_Fint type, MPI_Fint op, MPI_Fint comm,
-                      MPI_Fint* ierror, const Forward& forward) {
+void FortranAllReduce(Binding binding, Form form, const void* send, void* recv, int64_t count, MPI_Fint type,
+                      MPI_Fint op, MPI_Fint comm, MPI_Fint* ierror, const Forward& forward) {
   const Frame frame;
+  if (!frame.observes()) {
+    CallFortran(ierror, forward);
+    return;
+  }
   const int64_t begin = Now();
-  const int result = CallFortran(ierror, forward);
+  int result = MPI_SUCCESS;
+  if (compressing.load(std::memory_order_relaxed)) {
+    const Pmpi& pmpi = GetPmpi();
+    const AllReduceCall call{binding,  form,
+                             FortranInPlace(send) ? MPI_IN_PLACE : send, recv, count, pmpi.Type_f2c(type),
+                             pmpi.Op_f2c(op), pmpi.Comm_f2c(comm)};
+    if (!TakeCall(call, &result)) {
+      result = CallFortran(ierror, forward);
+    } else if (ierror != nullptr) {
+      *ierror = static_cast<MPI_Fint>(result);
+    }
+  } else {
+    result = CallFortran(ierror, forward);
+  }
   const int64_t ticks = Now() - begin;
-  if (!frame.observes() || result != MPI_SUCCESS) return;
+  if (result != MPI_SUCCESS) return;
   const Pmpi& pmpi = GetPmpi();
   NoteCall(binding, form, count, pmpi.Type_f2c(type), pmpi.Op_f2c(op), pmpi.Comm_f2c(comm), ticks);
 }

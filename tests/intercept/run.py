@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""usage: run.py --mpi openmpi|mpich --library FILE --ranks N [--binding B] [--check NAME] -- LAUNCHER... PROGRAM...
+"""usage: run.py --mpi openmpi|mpich --library FILE --ranks N [--binding B] [--check NAME] [--set NAME=VALUE]...
+              -- LAUNCHER... PROGRAM...
 
 Runs a job under the preload library and holds the report against what the program says it called: a line
 'expect {"blocking": n, "nonblocking": n, "persistent": n}'. A program that was not intercepted fails.
@@ -13,6 +14,8 @@ Runs a job under the preload library and holds the report against what the progr
   abort       the job ends with an error and does not hang; there need be no report
   refused     the library is for the other MPI: the job ends with a message that says so
   silent      without TERSE_REPORT: nothing is written anywhere
+  compressed  counts, and `descend` had its gradients compressed and came to the solution
+  exact       counts, and nothing was compressed, for the reason that stderr says
 """
 
 import argparse
@@ -47,9 +50,12 @@ def launch(arguments: argparse.Namespace, report: Path) -> subprocess.CompletedP
         environment.pop("LD_PRELOAD")
         # In ranks alone: mpirun itself needs no preload library.
         forwarded = ["-x", f"LD_PRELOAD={arguments.library}"]
+        for setting in arguments.set:
+            forwarded += ["-x", setting]
         if "TERSE_REPORT" in variables:
             forwarded += ["-x", "TERSE_REPORT"]
     else:
+        variables |= dict(setting.split("=", 1) for setting in arguments.set)
         forwarded = [word for name, value in variables.items() for word in ("-genv", name, value)]
     command = [*launcher, *forwarded, "-n", str(arguments.ranks), *program]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=TIMEOUT, check=False)
@@ -113,6 +119,27 @@ def check_loops(arguments: argparse.Namespace, output: str, report: dict[str, An
         require(any(word in reason for reason in reasons), f"no call stays exact because of: {word}")
 
 
+def check_compressed(arguments: argparse.Namespace, output: str, report: dict[str, Any]) -> None:
+    check_counts(arguments, output, report)
+    (world,) = report["communicators"]
+    require("error" not in world, f"{world.get('error')}")
+    # Of 400 steps, three before the period was known and three after the validation in the middle.
+    require(world["compressed_calls"] == 394, f"{world['compressed_calls']} calls were compressed")
+    group = world["group"]
+    require(group["steps"] == 394 and group["calls"] == 394, f"steps {group['steps']}, calls {group['calls']}")
+    require(group["bytes_sent"] * 4 < group["dense_bytes"], "bytes")
+    (tensor,) = group["tensors"]
+    require(tensor["codec"] != "none" and tensor["elements"] == 20000, f"{tensor}")
+    (distance,) = [float(line.split()[1]) for line in output.splitlines() if line.startswith("distance ")]
+    require(distance < 0.02, f"the job ended {distance} away from the solution")
+
+
+def check_exact(arguments: argparse.Namespace, output: str, report: dict[str, Any]) -> None:
+    check_counts(arguments, output, report)
+    require(all("compressed_calls" not in row for row in report["communicators"]), "something was compressed")
+    require("distance 0.0000" in output, output)
+
+
 def check_alone(arguments: argparse.Namespace, output: str, folder: Path) -> None:
     wanted = expected(output)
     total = 0
@@ -132,6 +159,7 @@ def main() -> None:
     parser.add_argument("--ranks", type=int, required=True)
     parser.add_argument("--binding", default="C")
     parser.add_argument("--check", default="counts")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="for the job's environment")
     parser.add_argument("--words", type=int, required=True, help="how many words of the command are the launcher")
     parser.add_argument("command", nargs="+")
     arguments = parser.parse_args()
@@ -145,7 +173,10 @@ def main() -> None:
             return
         unfinished = arguments.check == "unfinished"
         require(result.returncode == 0 or unfinished, f"exit code {result.returncode}\n{result.stdout}\n{result.stderr}")
-        require("terse:" not in result.stderr, result.stderr)
+        if arguments.check == "exact":
+            require("terse: nothing is compressed: " in result.stderr, result.stderr)
+        else:
+            require("terse:" not in result.stderr, result.stderr)
         if arguments.check == "silent":
             expected(result.stdout)
             require(not list(folder.iterdir()), "something was written")
@@ -154,7 +185,8 @@ def main() -> None:
         else:
             require([path.name for path in folder.iterdir()] == ["report.json"], f"files: {list(folder.iterdir())}")
             report = json.loads((folder / "report.json").read_text())
-            checks = {"counts": check_counts, "training": check_training, "loops": check_loops}
+            checks = {"counts": check_counts, "training": check_training, "loops": check_loops,
+                      "compressed": check_compressed, "exact": check_exact}
             checks[arguments.check](arguments, result.stdout, report)
 
 

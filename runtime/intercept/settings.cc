@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/intercept/settings.h"
+
+#include <charconv>
+#include <cstdlib>
+#include <map>
+#include <vector>
+
+namespace terse::intercept {
+namespace {
+
+// "key = value  # origin"
+struct Line {
+  std::string key;
+  std::string value;
+  std::string origin;
+};
+
+std::vector<Line> Lines(std::string_view shown) {
+  std::vector<Line> lines;
+  while (!shown.empty()) {
+    const std::string_view text = shown.substr(0, shown.find('\n'));
+    shown.remove_prefix(text.size() < shown.size() ? text.size() + 1 : text.size());
+    const size_t equals = text.find(" = ");
+    const size_t origin = text.rfind("  # ");
+    if (equals == std::string_view::npos || origin == std::string_view::npos || origin < equals + 3) continue;
+    lines.push_back({std::string(text.substr(0, equals)), std::string(text.substr(equals + 3, origin - equals - 3)),
+                     std::string(text.substr(origin + 4))});
+  }
+  return lines;
+}
+
+bool IsNumber(std::string_view text) {
+  double value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  return error == std::errc() && end == text.data() + text.size();
+}
+
+std::string Quoted(std::string_view text) {
+  if (IsNumber(text) || text == "true" || text == "false") return std::string(text);
+  std::string quoted = "\"";
+  for (const char c : text) {
+    if (c == '"' || c == '\\') quoted += '\\';
+    quoted += c;
+  }
+  return quoted + "\"";
+}
+
+// A value as YAML: words and the elements of lists in quotes.
+std::string AsYaml(std::string_view value) {
+  if (value.size() < 2 || value.front() != '[' || value.back() != ']') return Quoted(value);
+  std::string list = "[";
+  std::string_view rest = value.substr(1, value.size() - 2);
+  while (!rest.empty()) {
+    const size_t comma = rest.find(", ");
+    list += (list.size() > 1 ? ", " : "") + Quoted(rest.substr(0, comma));
+    rest.remove_prefix(comma == std::string_view::npos ? rest.size() : comma + 2);
+  }
+  return list + "]";
+}
+
+}  // namespace
+
+bool CompressionIsAskedFor() {
+  for (const char* name : {"TERSE_CONFIG", "TERSE_METHOD", "TERSE_COMPRESSOR"}) {
+    const char* const value = std::getenv(name);
+    if (value != nullptr && *value != '\0') return true;
+  }
+  return false;
+}
+
+Settings ReadSettings(const TerseApi& api) {
+  char* text = nullptr;
+  if (api.config_show(nullptr, 0, &text) != TERSE_OK) {
+    Settings settings;
+    settings.error = api.last_error();
+    return settings;
+  }
+  Settings settings = ParseSettings(text);
+  api.string_free(text);
+  return settings;
+}
+
+Settings ParseSettings(std::string_view shown) {
+  Settings settings;
+  std::map<std::string, std::map<std::string, std::string>> sections;  // "" for keys without one
+  // A job knows its own stragglers; a preload library does not end it.
+  sections["transport"]["timeout_s"] = "86400";
+  for (const auto& [key, value, origin] : Lines(shown)) {
+    if (key == "method" && value != "allreduce") {
+      settings.error = "method " + value + " gives the job what its own optimizer must not use; a job that only is " +
+                       "preloaded has no other than allreduce";
+    }
+    if (key == "reduce" && value == "mean" && origin != "default") {
+      settings.error = "reduce: mean is no sum, and the job's calls are MPI_SUM; leave it out";
+    }
+    if (key == "min_elements") std::from_chars(value.data(), value.data() + value.size(), settings.min_elements);
+    if (origin != "file" || key == "reduce") continue;
+    const size_t dot = key.find('.');
+    if (dot == std::string::npos) {
+      sections[""][key] = AsYaml(value);
+    } else {
+      sections[key.substr(0, dot)][key.substr(dot + 1)] = AsYaml(value);
+    }
+  }
+  sections[""]["reduce"] = "sum";
+  for (const auto& [section, keys] : sections) {
+    if (!section.empty()) settings.yaml += section + ": {";
+    const char* separator = "";
+    for (const auto& [key, value] : keys) {
+      settings.yaml += separator + key + ": " + value + (section.empty() ? "\n" : "");
+      separator = section.empty() ? "" : ", ";
+    }
+    if (!section.empty()) settings.yaml += "}\n";
+  }
+  return settings;
+}
+
+}  // namespace terse::intercept

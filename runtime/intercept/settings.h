@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What a preloaded job is configured with, as far as this library must know it, and what it adds: sums stay sums,
+// and a call never times out by itself.
+#ifndef TERSE_RUNTIME_INTERCEPT_SETTINGS_H_
+#define TERSE_RUNTIME_INTERCEPT_SETTINGS_H_
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "runtime/intercept/terse_api.h"
+
+namespace terse::intercept {
+
+struct Settings {
+  std::string yaml;   // for terse_group_open_fcomm; the environment goes over it, as always
+  std::string error;  // not empty: what keeps this job from being compressed
+  int64_t min_elements = 0;
+
+  // Of what decides which calls are compressed: the same on all ranks.
+  uint64_t Hash() const { return static_cast<uint64_t>(min_elements) * 0x9e3779b97f4a7c15u; }
+};
+
+// Whether the environment asks for compression: it names a configuration, a method or a compressor.
+bool CompressionIsAskedFor();
+
+// Of what terse_config_show says of the file and the environment.
+Settings ReadSettings(const TerseApi& api);
+Settings ParseSettings(std::string_view shown);
+
+}  // namespace terse::intercept
+
+#endif  // TERSE_RUNTIME_INTERCEPT_SETTINGS_H_

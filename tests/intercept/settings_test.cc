@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/intercept/settings.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <string>
+
+namespace terse::intercept {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::Not;
+
+// What terse_config_show says of `yaml`, with what came from it marked as a file's.
+std::string Shown(const std::string& yaml) {
+  char* text = nullptr;
+  EXPECT_EQ(terse_config_show(yaml.c_str(), 0, &text), TERSE_OK) << terse_last_error();
+  std::string shown(text);
+  terse_string_free(text);
+  return shown;
+}
+
+TEST(Settings, SumsStaySumsAndNothingTimesOut) {
+  const Settings settings = ParseSettings(Shown("compressor: topk\n"));
+  EXPECT_THAT(settings.error, IsEmpty());
+  EXPECT_EQ(settings.min_elements, 4096);
+  EXPECT_THAT(Shown(settings.yaml), HasSubstr("reduce = sum"));
+  EXPECT_THAT(Shown(settings.yaml), HasSubstr("transport.timeout_s = 86400"));
+}
+
+// What the file says comes through YAML and back unchanged, lists and patterns too.
+TEST(Settings, KeepsWhatTheFileSays) {
+  const std::string file =
+      "compressor: topk\nmin_elements: 100\nexclude: [\"*.bias\", \"a?b\", \"123\"]\n"
+      "topk: {density: 0.02, warmup_density: [0.25, 0.1]}\ntransport: {timeout_s: 7}\nseed: 9\n";
+  const Settings settings = ParseSettings(Shown(file));
+  EXPECT_THAT(settings.error, IsEmpty());
+  EXPECT_EQ(settings.min_elements, 100);
+  EXPECT_EQ(Shown(settings.yaml), Shown(file + "reduce: sum\n")) << settings.yaml;
+}
+
+TEST(Settings, RefusesWhatAPreloadedJobCannotHave) {
+  EXPECT_THAT(ParseSettings(Shown("method: dgc\ncompressor: topk\n")).error, HasSubstr("method dgc"));
+  EXPECT_THAT(ParseSettings(Shown("method: onebit_adam\ncompressor: onebit\n")).error, HasSubstr("onebit_adam"));
+  EXPECT_THAT(ParseSettings(Shown("reduce: mean\n")).error, HasSubstr("MPI_SUM"));
+  EXPECT_THAT(ParseSettings(Shown("reduce: sum\n")).error, IsEmpty());
+  EXPECT_THAT(ParseSettings(""), ::testing::Field(&Settings::yaml, Not(IsEmpty())));
+}
+
+}  // namespace
+}  // namespace terse::intercept
