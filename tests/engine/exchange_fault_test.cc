@@ -81,7 +81,7 @@ class Rank {
         transport::OpenGroup("inproc", {.rank = rank, .world_size = kRanks, .hub = hub});
     EXPECT_TRUE(group.ok()) << group.status();
     group_ = std::make_unique<CutGroup>(*std::move(group));
-    runner_ = std::make_unique<BatchRunner>(config_, group_.get(), patience);
+    runner_ = std::make_unique<BatchRunner>(config_, group_.get(), patience, TimeSource::Machine());
     tensor_.name = "w";
     tensor_.shape = {kRows, kColumns};
     tensor_.elements = tensor_.job_elements = kN;
