@@ -189,7 +189,7 @@ void RefuseOtherMpi() {
   if (other == nullptr) return;
   Refuse("this program uses " + std::string(kOther) + " (" + FileOf(other) +
          "), whose handles this library cannot read. Preload libterse_mpi_" + kOtherAbi +
-         ".so in its place.");
+         ".so in its place, or start the job by `terse advise -- ...`, which chooses.");
 }
 
 void* FindNext(const char* name, const char* fallback) {
