@@ -5,14 +5,18 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 #include <exception>
 #include <functional>
 #include <string>
+#include <string_view>
 
+#include "runtime/cli/advise_command.h"
 #include "runtime/cli/bench_command.h"
 #include "runtime/cli/config_command.h"
 #include "runtime/cli/exit_code.h"
+#include "runtime/cli/job.h"
 #include "runtime/cli/state_command.h"
 #include "runtime/cli/why_command.h"
 #include "terse/terse.hpp"
@@ -36,6 +40,13 @@ int Fail(ExitCode code, const char* what) {
 int Main(int argc, char** argv) {
   signal(SIGINT, ExitInterrupted);
 
+  // What is behind -- is a user's job. The parser would take the mark for the end of a list of values.
+  char** const end = argv + argc;
+  char** const mark =
+      argc > 1 && std::string_view(argv[1]) == "advise" ? std::find(argv, end, std::string_view("--")) : end;
+  const Words job(mark == end ? end : mark + 1, end);
+  argc = static_cast<int>(mark - argv);
+
   CLI::App app("Terse: compressed gradient exchange. This command inspects and measures it.", "terse");
   app.set_version_flag("--version", VersionText());
   app.require_subcommand(1);
@@ -43,6 +54,7 @@ int Main(int argc, char** argv) {
       "Exit codes: 0 success, 1 failure, 2 usage, 3 cannot reach a peer, 4 configuration invalid, "
       "130 interrupted.");
   std::function<void()> run;
+  AddAdviseCommand(app, job, &run);
   AddConfigCommand(app, &run);
   AddBenchCommand(app, &run);
   AddStateCommand(app, &run);

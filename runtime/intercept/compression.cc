@@ -45,7 +45,8 @@ Compression::Compression(MPI_Comm comm, const CommunicatorFacts& facts)
 terse_group_t* Compression::Open(std::string* error) const {
   terse_group_t* group = nullptr;
   const auto handle = static_cast<int64_t>(GetPmpi().Comm_c2f(comm_));
-  if (GetJob().api->group_open_fcomm(handle, kAbi, GetJob().settings.yaml.c_str(), &group) == TERSE_OK) return group;
+  if (GetJob().api->group_open_fcomm(handle, kAbi, GetJob().settings.yaml.c_str(), &group) == TERSE_OK)
+    return group;
   *error = GetJob().api->last_error();
   return nullptr;
 }
@@ -77,12 +78,13 @@ Exchange::Outcome Compression::Before(const PeriodLearner& learner, const Signat
   eligible = eligible && call.binding != Binding::kMpiF08;
 #endif
   if (!eligible) return BeforeExact(learner, signature);
-  return exchange_.Before(learner, {.signature = signature.Hash(),
-                                    .eligible = true,
-                                    .type = vocabulary.types[static_cast<size_t>(signature.type)].name.c_str(),
-                                    .count = call.count,
-                                    .send = call.send == MPI_IN_PLACE ? call.recv : call.send,
-                                    .recv = call.recv});
+  return exchange_.Before(learner,
+                          {.signature = signature.Hash(),
+                           .eligible = true,
+                           .type = vocabulary.types[static_cast<size_t>(signature.type)].name.c_str(),
+                           .count = call.count,
+                           .send = call.send == MPI_IN_PLACE ? call.recv : call.send,
+                           .recv = call.recv});
 }
 
 Exchange::Outcome Compression::BeforeExact(const PeriodLearner& learner, const Signature& signature) {
@@ -90,8 +92,7 @@ Exchange::Outcome Compression::BeforeExact(const PeriodLearner& learner, const S
 }
 
 void Compression::Close() {
-  last_report_ = exchange_.Report();
-  exchange_.Close();
+  last_report_ = exchange_.Close();
   if (has_private_) GetPmpi().Comm_free(&private_);
   has_private_ = false;
 }

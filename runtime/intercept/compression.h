@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// An Exchange (exchange.h) over one MPI communicator. What it says to other ranks besides, it says over a communicator
-// of its own, made of the same ranks by MPI_Comm_create inside of a call that is collective anyway.
+// An Exchange (exchange.h) over one MPI communicator. What it says to other ranks besides, it says over a
+// communicator of its own, made of the same ranks by MPI_Comm_create inside of a call that is collective
+// anyway.
 #ifndef TERSE_RUNTIME_INTERCEPT_COMPRESSION_H_
 #define TERSE_RUNTIME_INTERCEPT_COMPRESSION_H_
 
@@ -42,7 +43,8 @@ class Compression {
   Compression& operator=(const Compression&) = delete;
 
   // Before a call, and before `learner` takes it.
-  Exchange::Outcome Before(const PeriodLearner& learner, const Signature& signature, const AllReduceCall& call);
+  Exchange::Outcome Before(const PeriodLearner& learner, const Signature& signature,
+                           const AllReduceCall& call);
   // The same of a call that stays exact.
   Exchange::Outcome BeforeExact(const PeriodLearner& learner, const Signature& signature);
 

@@ -51,8 +51,9 @@ Verdict Judge(const CommunicatorRecord& record, const Site& site, const Vocabula
 
 bool MayCompress(const Signature& signature, const CommunicatorFacts& facts, const Vocabulary& vocabulary,
                  int64_t min_elements) {
-  return signature.form == Form::kBlocking && signature.count >= min_elements && signature.op != kNotPredefined &&
-         signature.op == vocabulary.sum && signature.type != kNotPredefined &&
+  return signature.form == Form::kBlocking && signature.count >= min_elements &&
+         signature.op != kNotPredefined && signature.op == vocabulary.sum &&
+         signature.type != kNotPredefined &&
          vocabulary.types[static_cast<size_t>(signature.type)].kind == Vocabulary::TypeKind::kReal &&
          signature.type_size == sizeof(float) && !facts.inter && facts.size > 1;
 }

@@ -42,7 +42,10 @@ bool Exchange::Start(const PeriodLearner& learner) {
   // A rank that cannot take part says 0, so the others learn that something differs.
   if (!ranks_.same(own) || own == 0) {
     off_ = true;
-    if (error_.empty()) error_ = "the ranks differ in their configuration or in what calls they make, or one of them has no libterse";
+    if (error_.empty())
+      error_ =
+          "the ranks differ in their configuration or in what calls they make, or one of them has no "
+          "libterse";
     return false;
   }
   if (group_ == nullptr) {
@@ -69,12 +72,14 @@ bool Exchange::EndStep() {
 
 Exchange::Outcome Exchange::Run(size_t position, const Call& call) {
   const auto begin = period_.begin();
-  const auto number = static_cast<int32_t>(
-      std::count(begin, begin + static_cast<std::ptrdiff_t>(position), call.signature));
+  const auto number =
+      static_cast<int32_t>(std::count(begin, begin + static_cast<std::ptrdiff_t>(position), call.signature));
   const auto [found, fresh] = tensors_.try_emplace({call.signature, number}, -1);
   if (fresh) {
-    const std::string name = std::string(call.type) + "." + std::to_string(call.count) + "." + std::to_string(number);
-    if (api_->tensor_register(group_, name.c_str(), TERSE_FLOAT32, &call.count, 1, &found->second) != TERSE_OK) {
+    const std::string name =
+        std::string(call.type) + "." + std::to_string(call.count) + "." + std::to_string(number);
+    if (api_->tensor_register(group_, name.c_str(), TERSE_FLOAT32, &call.count, 1, &found->second) !=
+        TERSE_OK) {
       return Fail("registering " + name);
     }
   }
@@ -95,13 +100,15 @@ Exchange::Outcome Exchange::Fail(const std::string& doing) {
   return Outcome::kFailed;
 }
 
-void Exchange::Close() {
-  if (group_ == nullptr) return;
+std::string Exchange::Close() {
+  if (group_ == nullptr) return "";
   if (!broken_) EndStep();
+  std::string report = Report();
   if (api_->group_close(group_) != TERSE_OK && error_.empty()) error_ = api_->last_error();
   group_ = nullptr;
   off_ = true;
   running_ = false;
+  return report;
 }
 
 std::string Exchange::Report() const {

@@ -2,17 +2,18 @@
 //
 // A compressed all-reduce in place of MPI's, for the calls of one communicator that are gradients.
 //
-// A call has no name, and error feedback needs to know which tensor it is. So nothing is compressed before the
-// communicator's calls have a period (period.h) and all ranks have found the same one. From the period's next
-// begin on, a call's tensor is its signature and how many calls of that signature came before it in the period.
-// A call that does not fit goes exact, and so do all until a period is learned again; what waits in the residuals
-// meanwhile joins the exchange of the tensor of the same signature and number, if the new period has one.
+// A call has no name, and error feedback needs to know which tensor it is. So nothing is compressed before
+// the communicator's calls have a period (period.h) and all ranks have found the same one. From the period's
+// next begin on, a call's tensor is its signature and how many calls of that signature came before it in the
+// period. A call that does not fit goes exact, and so do all until a period is learned again; what waits in
+// the residuals meanwhile joins the exchange of the tensor of the same signature and number, if the new
+// period has one.
 //
 // The step ends where the next period begins. If a compressed result of it was not finite the job is taken to
 // have skipped the step, as loss scalers do, and what was sent returns to the residuals.
 //
-// Everything is decided from the sequence of signatures, which is the same on all ranks, so ranks decide alike.
-// Knows nothing of MPI. Not thread-safe: MPI asks programs to order the calls of one communicator.
+// Everything is decided from the sequence of signatures, which is the same on all ranks, so ranks decide
+// alike. Knows nothing of MPI. Not thread-safe: MPI asks programs to order the calls of one communicator.
 #ifndef TERSE_RUNTIME_INTERCEPT_EXCHANGE_H_
 #define TERSE_RUNTIME_INTERCEPT_EXCHANGE_H_
 
@@ -36,7 +37,8 @@ class Exchange {
     // Whether all ranks gave the same value. Collective.
     std::function<bool(uint64_t value)> same;
   };
-  // A call that is about to be made. `type` is the name of its elements' type, in messages and tensors' names.
+  // A call that is about to be made. `type` is the name of its elements' type, in messages and tensors'
+  // names.
   struct Call {
     uint64_t signature = 0;
     bool eligible = false;  // a sum of floats that may be compressed
@@ -51,8 +53,8 @@ class Exchange {
     kFailed,  // error() says why; every later call fails alike
   };
 
-  // `settings` is a hash of what the ranks must have configured alike. `api` is null, with `error`, where libterse
-  // cannot be loaded or the configuration is wrong: nothing is compressed then, on any rank.
+  // `settings` is a hash of what the ranks must have configured alike. `api` is null, with `error`, where
+  // libterse cannot be loaded or the configuration is wrong: nothing is compressed then, on any rank.
   Exchange(const TerseApi* api, std::string error, uint64_t settings, Ranks ranks);
   // Without closing: only close when all ranks do.
   ~Exchange() = default;
@@ -62,8 +64,8 @@ class Exchange {
   // Before each call of the communicator, and before `learner` has taken it.
   Outcome Before(const PeriodLearner& learner, const Call& call);
 
-  // Ends the step under way and closes the group. Collective.
-  void Close();
+  // Ends the step under way and closes the group, whose last report it gives. Collective.
+  std::string Close();
 
   // Empty while all is well: why nothing is compressed (any more).
   const std::string& error() const { return error_; }

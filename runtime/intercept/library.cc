@@ -189,7 +189,7 @@ void RefuseOtherMpi() {
   if (other == nullptr) return;
   Refuse("this program uses " + std::string(kOther) + " (" + FileOf(other) +
          "), whose handles this library cannot read. Preload libterse_mpi_" + kOtherAbi +
-         ".so in its place.");
+         ".so in its place, or start the job by `terse advise -- ...`, which chooses.");
 }
 
 void* FindNext(const char* name, const char* fallback) {
@@ -236,8 +236,8 @@ const Pmpi& GetPmpi() {
 }
 
 bool FortranInPlace(const void* address) {
-  // Open MPI: one of these objects, by the compiler's way to name it. MPICH: what the first of its two points to,
-  // and in mpi_f08 the other.
+  // Open MPI: one of these objects, by the compiler's way to name it. MPICH: what the first of its two points
+  // to, and in mpi_f08 the other.
   static const std::array<const void*, 6> places = [] {
     std::array<const void*, 6> found{};
     size_t i = 0;

@@ -4,8 +4,8 @@
 // told of the end by attributes: a communicator's by one of its own, MPI's by one of MPI_COMM_SELF. A call
 // is looked at after it has succeeded, so errors are the program's and MPI's alone.
 //
-// Where TERSE_REPORT names no file and no configuration asks for compression, and where TERSE_DISABLE is 1, nothing
-// is looked at: calls pass through.
+// Where TERSE_REPORT names no file and no configuration asks for compression, and where TERSE_DISABLE is 1,
+// nothing is looked at: calls pass through.
 #ifndef TERSE_RUNTIME_INTERCEPT_OBSERVER_H_
 #define TERSE_RUNTIME_INTERCEPT_OBSERVER_H_
 

@@ -77,18 +77,18 @@ Json RecordJson(const RankFacts& facts, const CommunicatorRecord& record, const 
     ticks += site.tally.ticks;
   }
   Json json{{"name", record.facts.name},
-              {"size", record.facts.size},
-              {"members", record.facts.members},
-              {"inter", record.facts.inter},
-              {"ranks", 1},
-              {"instances", record.instances},
-              {"calls", calls},
-              {"bytes", bytes},
-              {"seconds", static_cast<double>(ticks) * facts.seconds_per_tick},
-              {"uncounted_calls", record.other.calls},
-              {"period", record.period > 0 ? Json(record.period) : Json(nullptr)},
-              {"deviations", record.deviations},
-              {"sites", std::move(sites)}};
+            {"size", record.facts.size},
+            {"members", record.facts.members},
+            {"inter", record.facts.inter},
+            {"ranks", 1},
+            {"instances", record.instances},
+            {"calls", calls},
+            {"bytes", bytes},
+            {"seconds", static_cast<double>(ticks) * facts.seconds_per_tick},
+            {"uncounted_calls", record.other.calls},
+            {"period", record.period > 0 ? Json(record.period) : Json(nullptr)},
+            {"deviations", record.deviations},
+            {"sites", std::move(sites)}};
   if (record.compressed_calls > 0) json["compressed_calls"] = record.compressed_calls;
   if (!record.group.empty()) json["group"] = Json::parse(record.group, nullptr, false);
   if (!record.error.empty()) json["error"] = record.error;

@@ -24,7 +24,8 @@ std::vector<Line> Lines(std::string_view shown) {
     const size_t equals = text.find(" = ");
     const size_t origin = text.rfind("  # ");
     if (equals == std::string_view::npos || origin == std::string_view::npos || origin < equals + 3) continue;
-    lines.push_back({std::string(text.substr(0, equals)), std::string(text.substr(equals + 3, origin - equals - 3)),
+    lines.push_back({std::string(text.substr(0, equals)),
+                     std::string(text.substr(equals + 3, origin - equals - 3)),
                      std::string(text.substr(origin + 4))});
   }
   return lines;
@@ -88,13 +89,15 @@ Settings ParseSettings(std::string_view shown) {
   sections["transport"]["timeout_s"] = "86400";
   for (const auto& [key, value, origin] : Lines(shown)) {
     if (key == "method" && value != "allreduce") {
-      settings.error = "method " + value + " gives the job what its own optimizer must not use; a job that only is " +
+      settings.error = "method " + value +
+                       " gives the job what its own optimizer must not use; a job that only is " +
                        "preloaded has no other than allreduce";
     }
     if (key == "reduce" && value == "mean" && origin != "default") {
       settings.error = "reduce: mean is no sum, and the job's calls are MPI_SUM; leave it out";
     }
-    if (key == "min_elements") std::from_chars(value.data(), value.data() + value.size(), settings.min_elements);
+    if (key == "min_elements")
+      std::from_chars(value.data(), value.data() + value.size(), settings.min_elements);
     if (origin != "file" || key == "reduce") continue;
     const size_t dot = key.find('.');
     if (dot == std::string::npos) {

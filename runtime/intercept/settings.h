@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What a preloaded job is configured with, as far as this library must know it, and what it adds: sums stay sums,
-// and a call never times out by itself.
+// What a preloaded job is configured with, as far as this library must know it, and what it adds: sums stay
+// sums, and a call never times out by itself.
 #ifndef TERSE_RUNTIME_INTERCEPT_SETTINGS_H_
 #define TERSE_RUNTIME_INTERCEPT_SETTINGS_H_
 

@@ -25,7 +25,8 @@ Loaded Load() {
   Loaded loaded;
   const std::string folder = FolderOfThisLibrary();
   void* library = nullptr;
-  for (const std::string& path : {folder + "/libterse.so", folder + "/../libterse.so", std::string("libterse.so")}) {
+  for (const std::string& path :
+       {folder + "/libterse.so", folder + "/../libterse.so", std::string("libterse.so")}) {
     library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
     if (library != nullptr) break;
   }
@@ -34,14 +35,14 @@ Loaded Load() {
     loaded.error = std::string("libterse.so cannot be loaded: ") + (why == nullptr ? "not found" : why);
     return loaded;
   }
-#define TERSE_API_FIND(name)                                                                       \
-  loaded.api.name = reinterpret_cast<decltype(loaded.api.name)>(dlsym(library, "terse_" #name));   \
+#define TERSE_API_FIND(name)                                                                     \
+  loaded.api.name = reinterpret_cast<decltype(loaded.api.name)>(dlsym(library, "terse_" #name)); \
   if (loaded.api.name == nullptr) loaded.error = "libterse.so has no terse_" #name;
   TERSE_API_FUNCTIONS(TERSE_API_FIND)
 #undef TERSE_API_FIND
   if (loaded.error.empty() && loaded.api.version() != TERSE_VERSION_NUMBER) {
-    loaded.error = "libterse.so is version " + std::to_string(loaded.api.version()) + ", and the preload library " +
-                   std::to_string(TERSE_VERSION_NUMBER);
+    loaded.error = "libterse.so is version " + std::to_string(loaded.api.version()) +
+                   ", and the preload library " + std::to_string(TERSE_VERSION_NUMBER);
   }
   return loaded;
 }

@@ -23,8 +23,8 @@ struct TerseApi {
 #undef TERSE_API_MEMBER
 };
 
-// The functions of the libterse.so beside this library, in the folder above, or where the loader looks; null and
-// *error without one, or with one of another version. Any thread; it stays loaded.
+// The functions of the libterse.so beside this library, in the folder above, or where the loader looks; null
+// and *error without one, or with one of another version. Any thread; it stays loaded.
 const TerseApi* LoadTerse(std::string* error);
 
 }  // namespace terse::intercept

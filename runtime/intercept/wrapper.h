@@ -36,7 +36,8 @@ int AllReduce(const AllReduceCall& call, const Forward& forward) {
   int result = MPI_SUCCESS;
   if (!compressing.load(std::memory_order_relaxed) || !TakeCall(call, &result)) result = forward();
   const int64_t ticks = Now() - begin;
-  if (result == MPI_SUCCESS) NoteCall(call.binding, call.form, call.count, call.type, call.op, call.comm, ticks);
+  if (result == MPI_SUCCESS)
+    NoteCall(call.binding, call.form, call.count, call.type, call.op, call.comm, ticks);
   return result;
 }
 
@@ -111,9 +112,14 @@ void FortranAllReduce(Binding binding, Form form, const void* send, void* recv, 
   int result = MPI_SUCCESS;
   if (compressing.load(std::memory_order_relaxed)) {
     const Pmpi& pmpi = GetPmpi();
-    const AllReduceCall call{binding,  form,
-                             FortranInPlace(send) ? MPI_IN_PLACE : send, recv, count, pmpi.Type_f2c(type),
-                             pmpi.Op_f2c(op), pmpi.Comm_f2c(comm)};
+    const AllReduceCall call{binding,
+                             form,
+                             FortranInPlace(send) ? MPI_IN_PLACE : send,
+                             recv,
+                             count,
+                             pmpi.Type_f2c(type),
+                             pmpi.Op_f2c(op),
+                             pmpi.Comm_f2c(comm)};
     if (!TakeCall(call, &result)) {
       result = CallFortran(ierror, forward);
     } else if (ierror != nullptr) {

@@ -52,7 +52,7 @@ Result Terse(const std::string& arguments) { return Shell(std::string(TERSE_COMM
 TEST(Command, HelpsOnEveryLevel) {
   for (const char* arguments :
        {"--help", "config --help", "config show --help", "config help --help", "bench --help",
-        "bench kernels --help", "state --help", "state show --help", "why --help"}) {
+        "bench kernels --help", "state --help", "state show --help", "advise --help", "why --help"}) {
     const Result result = Terse(arguments);
     EXPECT_EQ(result.code, 0) << arguments;
     EXPECT_THAT(result.out, HasSubstr("Usage: terse")) << arguments;
@@ -67,12 +67,27 @@ TEST(Command, TellsItsVersion) {
 }
 
 TEST(Command, WrongUsageIsTwo) {
-  for (const char* arguments :
-       {"", "frobnicate", "--frobnicate", "config", "config show --nothing", "config show --set novalue",
-        "bench --elements zero", "bench --elements 0", "bench --repeat 0", "bench --repeat many",
-        "bench --case nothing", "bench kernels --kernels dgc_selekt", "bench kernels --elements 0",
-        "bench kernels --threads 0", "bench --ranks 2 --set transport.name=mpi", "state", "state show",
-        "why"}) {
+  for (const char* arguments : {"",
+                                "frobnicate",
+                                "why",
+                                "--frobnicate",
+                                "config",
+                                "config show --nothing",
+                                "config show --set novalue",
+                                "bench --elements zero",
+                                "bench --elements 0",
+                                "bench --repeat 0",
+                                "bench --repeat many",
+                                "bench --case nothing",
+                                "bench kernels --kernels dgc_selekt",
+                                "bench kernels --elements 0",
+                                "bench kernels --threads 0",
+                                "bench --ranks 2 --set transport.name=mpi",
+                                "state",
+                                "state show",
+                                "advise",
+                                "advise --mpi other -- true",
+                                "advise -- true"}) {
     const Result result = Terse(arguments);
     EXPECT_EQ(result.code, 2) << arguments;
     EXPECT_THAT(result.out, IsEmpty()) << arguments;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Compressed all-reduces in place of MPI's, by threads as ranks: which calls are compressed, what they give, and
-// that nothing of a gradient is lost.
+// Compressed all-reduces in place of MPI's, by threads as ranks: which calls are compressed, what they give,
+// and that nothing of a gradient is lost.
 #include "runtime/intercept/exchange.h"
 
 #include <gmock/gmock.h>
@@ -72,21 +72,23 @@ class Rank {
   Rank(World* world, int rank, const std::string& hub, const std::string& yaml, uint64_t settings = 1)
       : world_(*world),
         rank_(rank),
-        exchange_(&LinkedTerse(), "", settings,
-                  {.open =
-                       [=](std::string* error) {
-                         terse_group_t* group = nullptr;
-                         if (terse_group_open(InprocYaml(rank, kRanks, hub, yaml).c_str(), &group) != TERSE_OK) {
-                           *error = terse_last_error();
-                         }
-                         return group;
-                       },
-                   .same = [this](uint64_t value) { return world_.Same(rank_, value); }}) {}
+        exchange_(
+            &LinkedTerse(), "", settings,
+            {.open =
+                 [=](std::string* error) {
+                   terse_group_t* group = nullptr;
+                   if (terse_group_open(InprocYaml(rank, kRanks, hub, yaml).c_str(), &group) != TERSE_OK) {
+                     *error = terse_last_error();
+                   }
+                   return group;
+                 },
+             .same = [this](uint64_t value) { return world_.Same(rank_, value); }}) {}
 
   // An all-reduce in place.
   Outcome Call(Vector* values, bool eligible = true) {
     const uint64_t signature = values->size() * 2 + (eligible ? 1 : 0);
-    const Exchange::Call call{signature, eligible, "MPI_FLOAT", static_cast<int64_t>(values->size()),
+    const Exchange::Call call{signature,      eligible,
+                              "MPI_FLOAT",    static_cast<int64_t>(values->size()),
                               values->data(), values->data()};
     const Outcome outcome = exchange_.Before(learner_, call);
     if (outcome == Outcome::kPass) world_.Sum(rank_, values);
@@ -264,11 +266,13 @@ TEST(Exchange, AGroupThatCannotBeOpenedLeavesCallsExact) {
 
 TEST(Exchange, WithoutLibterseCallsStayExact) {
   Exchange exchange(nullptr, "libterse.so cannot be loaded", 0,
-                    {.open = [](std::string*) -> terse_group_t* { return nullptr; }, .same = [](uint64_t) { return true; }});
+                    {.open = [](std::string*) -> terse_group_t* { return nullptr; },
+                     .same = [](uint64_t) { return true; }});
   PeriodLearner learner;
   Vector values(64, 1.0f);
   for (int step = 0; step < 8; ++step) {
-    EXPECT_EQ(exchange.Before(learner, {5, true, "MPI_FLOAT", 64, values.data(), values.data()}), Outcome::kPass);
+    EXPECT_EQ(exchange.Before(learner, {5, true, "MPI_FLOAT", 64, values.data(), values.data()}),
+              Outcome::kPass);
     learner.Next(5);
   }
   EXPECT_EQ(exchange.error(), "libterse.so cannot be loaded");
@@ -278,7 +282,8 @@ TEST(Exchange, WithoutLibterseCallsStayExact) {
 TEST(Exchange, FailsForGoodWhenAnExchangeFails) {
   TerseApi api = LinkedTerse();
   api.group_open_fcomm = nullptr;
-  api.tensor_register = [](terse_group_t*, const char*, terse_dtype_t, const int64_t*, int32_t, terse_tensor_t* out) {
+  api.tensor_register = [](terse_group_t*, const char*, terse_dtype_t, const int64_t*, int32_t,
+                           terse_tensor_t* out) {
     *out = 0;
     return TERSE_OK;
   };

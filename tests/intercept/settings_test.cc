@@ -43,7 +43,8 @@ TEST(Settings, KeepsWhatTheFileSays) {
 
 TEST(Settings, RefusesWhatAPreloadedJobCannotHave) {
   EXPECT_THAT(ParseSettings(Shown("method: dgc\ncompressor: topk\n")).error, HasSubstr("method dgc"));
-  EXPECT_THAT(ParseSettings(Shown("method: onebit_adam\ncompressor: onebit\n")).error, HasSubstr("onebit_adam"));
+  EXPECT_THAT(ParseSettings(Shown("method: onebit_adam\ncompressor: onebit\n")).error,
+              HasSubstr("onebit_adam"));
   EXPECT_THAT(ParseSettings(Shown("reduce: mean\n")).error, HasSubstr("MPI_SUM"));
   EXPECT_THAT(ParseSettings(Shown("reduce: sum\n")).error, IsEmpty());
   EXPECT_THAT(ParseSettings(""), ::testing::Field(&Settings::yaml, Not(IsEmpty())));

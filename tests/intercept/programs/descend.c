@@ -2,10 +2,11 @@
  *
  * usage: descend
  *
- * A job that trains, with no word of Terse: gradient descent with momentum on a sum of quadratic functions, one
- * a rank; with a loss in double precision, a histogram of integers, and now and then a validation. What must be
- * exact is held against PMPI_Allreduce, the parameters of all ranks against each other, and the result against
- * the solution. Prints 'expect {...}' as the other programs do, and 'distance' to the solution.
+ * A job that trains, with no word of Terse: gradient descent with momentum on a sum of quadratic functions,
+ * one a rank; with a loss in double precision, a histogram of integers, and now and then a validation. What
+ * must be exact is held against PMPI_Allreduce, the parameters of all ranks against each other, and the
+ * result against the solution. Prints 'expect {...}' as the other programs do, and 'distance' to the
+ * solution.
  */
 #include <math.h>
 

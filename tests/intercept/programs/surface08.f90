@@ -15,7 +15,7 @@ program surface
   call MPI_Comm_rank(MPI_COMM_WORLD, me)
   call MPI_Comm_size(MPI_COMM_WORLD, np)
   ierr = MPI_SUCCESS
-  do step = 1, 10
+  do step = 1, 4
     a = [(real(me + 1) / real(i + step), i = 1, n)]
     call reference(a, c, n, MPI_REAL%MPI_VAL, MPI_SUM%MPI_VAL, MPI_COMM_WORLD%MPI_VAL)
     b = a

@@ -11,7 +11,7 @@ program surface
   call MPI_Init(ierr)
   call MPI_Comm_rank(MPI_COMM_WORLD, me, ierr)
   call MPI_Comm_size(MPI_COMM_WORLD, np, ierr)
-  do step = 1, 10
+  do step = 1, 4
     a = [(real(me + 1) / real(i + step), i = 1, n)]
     call reference(a, c, n, MPI_REAL, MPI_SUM, MPI_COMM_WORLD)
     b = a
