@@ -67,6 +67,7 @@ constexpr absl::string_view kRules = R"(
 | `TERSE_SIMD` | the instruction set that kernels use, instead of the best there is |
 | `TERSE_PLUGIN_PATH` | folders in which plug-ins are looked for first |
 | `TERSE_REPORT` | the file into which a preload library writes what it saw ([preload.md](preload.md)) |
+| `TERSE_PRELOAD` | `observe` or `compress`: what a preload library does, whatever is configured ([preload.md](preload.md)) |
 )";
 
 // "integer: 1 to 8"; the values of choices and booleans speak for themselves.

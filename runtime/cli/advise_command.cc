@@ -55,11 +55,6 @@ class Scratch {
   fs::path path_;
 };
 
-std::string WithEarlierPreload(const std::string& library) {
-  const std::optional<std::string> before = GetEnvironment("LD_PRELOAD");
-  return before && !before->empty() ? library + ":" + *before : library;
-}
-
 void Run(const AdviseOptions& options) {
   if (options.command.empty()) {
     throw CommandError(kUsage, "advise: say which job, behind --: terse advise -- mpirun -n 4 ./train");
@@ -78,6 +73,7 @@ void Run(const AdviseOptions& options) {
   fs::remove(report, error);  // so that an old one is not taken for this job's
   const std::vector<std::pair<std::string, std::string>> variables = {
       {"LD_PRELOAD", WithEarlierPreload(FindPreloadLibrary(mpi))},
+      {"TERSE_PRELOAD", "observe"},
       {"TERSE_REPORT", report.string()},
       {"TERSE_MIN_ELEMENTS", FindLine(config, "min_elements").value}};
   const Words command = WithVariables(options.command, launcher, variables);

@@ -170,4 +170,9 @@ int RunJob(const Words& command, const std::vector<std::pair<std::string, std::s
   return code;
 }
 
+std::string WithEarlierPreload(const std::string& library) {
+  const std::optional<std::string> before = GetEnvironment("LD_PRELOAD");
+  return before && !before->empty() ? library + ":" + *before : library;
+}
+
 }  // namespace terse::cli

@@ -11,6 +11,7 @@
 namespace terse::cli {
 
 using Words = std::vector<std::string>;
+using JobVariables = std::vector<std::pair<std::string, std::string>>;  // name, value
 
 // How the ranks of a command are started.
 enum class LauncherKind {
@@ -30,14 +31,16 @@ std::string DetectMpi(const Words& command, LauncherKind launcher, const std::st
 // The file of the preload library for that MPI. Throws CommandError when it is not installed.
 std::string FindPreloadLibrary(const std::string& mpi);
 
+// A value for LD_PRELOAD: the library, and what this process would preload besides.
+std::string WithEarlierPreload(const std::string& library);
+
 // `command` with `variables` set in its ranks, and nowhere else where the launcher can do that. Without a
 // launcher the command stays as it is.
-Words WithVariables(const Words& command, LauncherKind launcher,
-                    const std::vector<std::pair<std::string, std::string>>& variables);
+Words WithVariables(const Words& command, LauncherKind launcher, const JobVariables& variables);
 
 // Runs the command and waits for it. Its exit code, or 128 + the signal that ended it. `variables` are set in
 // its environment. Throws CommandError when it cannot be started.
-int RunJob(const Words& command, const std::vector<std::pair<std::string, std::string>>& variables);
+int RunJob(const Words& command, const JobVariables& variables);
 
 }  // namespace terse::cli
 

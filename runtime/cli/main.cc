@@ -17,6 +17,7 @@
 #include "runtime/cli/config_command.h"
 #include "runtime/cli/exit_code.h"
 #include "runtime/cli/job.h"
+#include "runtime/cli/run_command.h"
 #include "runtime/cli/state_command.h"
 #include "runtime/cli/why_command.h"
 #include "terse/terse.hpp"
@@ -42,8 +43,9 @@ int Main(int argc, char** argv) {
 
   // What is behind -- is a user's job. The parser would take the mark for the end of a list of values.
   char** const end = argv + argc;
+  const std::string_view first = argc > 1 ? argv[1] : "";
   char** const mark =
-      argc > 1 && std::string_view(argv[1]) == "advise" ? std::find(argv, end, std::string_view("--")) : end;
+      first == "advise" || first == "run" ? std::find(argv, end, std::string_view("--")) : end;
   const Words job(mark == end ? end : mark + 1, end);
   argc = static_cast<int>(mark - argv);
 
@@ -57,6 +59,7 @@ int Main(int argc, char** argv) {
   AddAdviseCommand(app, job, &run);
   AddConfigCommand(app, &run);
   AddBenchCommand(app, &run);
+  AddRunCommand(app, job, &run);
   AddStateCommand(app, &run);
   AddWhyCommand(app, &run);
   try {

@@ -63,6 +63,8 @@ std::string AsYaml(std::string_view value) {
 }  // namespace
 
 bool CompressionIsAskedFor() {
+  const char* const asked = std::getenv("TERSE_PRELOAD");
+  if (asked != nullptr && *asked != '\0') return std::string_view(asked) == "compress";
   for (const char* name : {"TERSE_CONFIG", "TERSE_METHOD", "TERSE_COMPRESSOR"}) {
     const char* const value = std::getenv(name);
     if (value != nullptr && *value != '\0') return true;

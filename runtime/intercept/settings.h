@@ -22,7 +22,8 @@ struct Settings {
   uint64_t Hash() const { return static_cast<uint64_t>(min_elements) * 0x9e3779b97f4a7c15u; }
 };
 
-// Whether the environment asks for compression: it names a configuration, a method or a compressor.
+// Whether the environment asks for compression: TERSE_PRELOAD says so, or it is not set and a configuration,
+// a method or a compressor is named.
 bool CompressionIsAskedFor();
 
 // Of what terse_config_show says of the file and the environment.

@@ -50,9 +50,9 @@ Result Shell(const std::string& command) {
 Result Terse(const std::string& arguments) { return Shell(std::string(TERSE_COMMAND) + " " + arguments); }
 
 TEST(Command, HelpsOnEveryLevel) {
-  for (const char* arguments :
-       {"--help", "config --help", "config show --help", "config help --help", "bench --help",
-        "bench kernels --help", "state --help", "state show --help", "advise --help", "why --help"}) {
+  for (const char* arguments : {"--help", "config --help", "config show --help", "config help --help",
+                                "bench --help", "bench kernels --help", "state --help", "state show --help",
+                                "advise --help", "run --help", "why --help"}) {
     const Result result = Terse(arguments);
     EXPECT_EQ(result.code, 0) << arguments;
     EXPECT_THAT(result.out, HasSubstr("Usage: terse")) << arguments;
@@ -70,6 +70,9 @@ TEST(Command, WrongUsageIsTwo) {
   for (const char* arguments : {"",
                                 "frobnicate",
                                 "why",
+                                "run",
+                                "run --topk-desnity 1 -- true",
+                                "run --topk-density -- true",
                                 "--frobnicate",
                                 "config",
                                 "config show --nothing",

@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/cli/run_command.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <memory>
+#include <utility>
+
+#include "runtime/cli/exit_code.h"
+
+namespace terse::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct RunOptions {
+  std::string config;
+  std::vector<std::string> set;
+  std::string mpi = "auto";
+  std::string report;
+  Words flags;
+  Words command;
+};
+
+void Run(const RunOptions& options) {
+  if (options.command.empty()) {
+    throw CommandError(kUsage,
+                       "run: say which job, behind --: terse run --compressor topk -- mpirun -n 4 ./train");
+  }
+  std::vector<Setting> settings = ParseSettings(options.set);
+  for (Setting& setting : SettingsOfFlags(options.flags, ResolveConfig(options.config, {}))) {
+    settings.push_back(std::move(setting));
+  }
+  const std::vector<ConfigLine> config = ResolveConfig(options.config, settings);
+  if (const std::string& method = FindLine(config, "method").value; method != "allreduce") {
+    throw CommandError(kConfigInvalid,
+                       "method is " + method +
+                           ": what it gives is no sum, and the job's own optimizer would use it as one. "
+                           "A job that is not to be changed has no method but allreduce; one that may be, "
+                           "see docs/methods.md");
+  }
+  const LauncherKind launcher = DetectLauncherKind(options.command);
+  JobVariables variables = {
+      {"LD_PRELOAD",
+       WithEarlierPreload(FindPreloadLibrary(DetectMpi(options.command, launcher, options.mpi)))},
+      {"TERSE_PRELOAD", "compress"}};
+  // Ranks on other hosts get all that was set here, and nothing of what is in the way.
+  for (const ConfigLine& line : config) {
+    if (line.origin == "environment" || line.origin == "flag") {
+      variables.emplace_back(EnvironmentName(line.key), line.value);
+    }
+  }
+  std::string file = options.config.empty() ? GetEnvironment("TERSE_CONFIG").value_or("") : options.config;
+  if (!file.empty()) variables.emplace_back("TERSE_CONFIG", fs::absolute(file).string());
+  if (!options.report.empty()) variables.emplace_back("TERSE_REPORT", fs::absolute(options.report).string());
+  const int code = RunJob(WithVariables(options.command, launcher, variables),
+                          launcher == LauncherKind::kNone ? variables : JobVariables{});
+  if (code != 0) {
+    throw CommandError(static_cast<ExitCode>(code), "the job ended with exit code " + std::to_string(code));
+  }
+}
+
+// "topk.warmup_steps" as "--topk-warmup-steps".
+std::string FlagOf(std::string key) {
+  std::replace_if(
+      key.begin(), key.end(), [](char c) { return c == '.' || c == '_'; }, '-');
+  return "--" + key;
+}
+
+}  // namespace
+
+std::vector<Setting> SettingsOfFlags(const Words& flags, const std::vector<ConfigLine>& keys) {
+  std::vector<Setting> settings;
+  for (size_t i = 0; i < flags.size(); ++i) {
+    const size_t equals = flags[i].find('=');
+    const std::string name = flags[i].substr(0, equals);
+    const auto key = std::find_if(keys.begin(), keys.end(),
+                                  [&](const ConfigLine& line) { return FlagOf(line.key) == name; });
+    if (key == keys.end()) {
+      throw CommandError(kUsage,
+                         "run: there is no option " + name + ", and no key of that name (terse config help)");
+    }
+    if (equals != std::string::npos) {
+      settings.push_back({key->key, flags[i].substr(equals + 1)});
+    } else if (i + 1 < flags.size()) {
+      settings.push_back({key->key, flags[++i]});
+    } else {
+      throw CommandError(kUsage, "run: " + name + " needs a value");
+    }
+  }
+  return settings;
+}
+
+void AddRunCommand(CLI::App& app, const Words& job, std::function<void()>* run) {
+  const auto options = std::make_shared<RunOptions>();
+  options->command = job;
+  CLI::App* command =
+      app.add_subcommand("run",
+                         "Run an MPI job with its gradients compressed. The job is not changed: a library "
+                         "under it takes the place of MPI_Allreduce\n"
+                         "for sums of floats that come again in every step, and leaves everything else as "
+                         "it is (docs/preload.md).\n"
+                         "  terse run --compressor topk --topk-density 0.01 -- mpirun -n 8 ./train\n"
+                         "Every key of the configuration is a flag: '.' and '_' are '-' there (terse config "
+                         "help). First see terse advise.");
+  command->add_option("--config", options->config, "YAML file; default: what TERSE_CONFIG names")
+      ->type_name("FILE");
+  command->add_option("--set", options->set, "KEY=VALUE over file and environment; may be repeated")
+      ->type_name("KEY=VALUE")
+      ->allow_extra_args(false);
+  command->add_option("--mpi", options->mpi, "The job's MPI, where it cannot be seen: auto, openmpi or mpich")
+      ->check(CLI::IsMember({"auto", "openmpi", "mpich"}));
+  command
+      ->add_option("--report", options->report,
+                   "Write what was done and why into this file (terse why reads it)")
+      ->type_name("FILE");
+  command->allow_extras();
+  command->footer("The job stands behind --. Its exit code is the command's.");
+  command->callback([run, options, command] {
+    options->flags = command->remaining();
+    *run = [options] { Run(*options); };
+  });
+}
+
+}  // namespace terse::cli
