@@ -290,6 +290,7 @@ TEST(Exchange, FailsForGoodWhenAnExchangeFails) {
   api.allreduce = [](terse_group_t*, terse_tensor_t, const void*, void*) { return TERSE_UNAVAILABLE; };
   api.last_error = [] { return "rank 2 (pid 4711) has ended"; };
   api.group_close = [](terse_group_t*) { return TERSE_OK; };
+  api.group_report = [](terse_group_t*, char**) { return TERSE_UNAVAILABLE; };
   int dummy = 0;
   Exchange exchange(&api, "", 1,
                     {.open = [&](std::string*) { return reinterpret_cast<terse_group_t*>(&dummy); },
