@@ -56,44 +56,63 @@ PathRow TensorRow(const Json& tensor) {
   return row;
 }
 
+// The rows of a group's tensors, each name behind `prefix`.
+void AddTensors(const Json& report, const std::string& prefix, Paths* paths) {
+  const size_t first = paths->rows.size();
+  for (const Json& tensor : report.at("tensors")) {
+    paths->rows.push_back(TensorRow(tensor));
+    paths->rows.back().name.insert(0, prefix);
+  }
+  if (!report.contains("dense_when_faster")) return;
+  for (const Json& event : report.at("dense_when_faster").at("events")) {
+    const std::string what = "step " + Count(Number(event, "step")) + ": " + Text(event, "decision") +
+                             ", since " + Text(event, "reason") + " (" + Text(event, "cause") + ")";
+    for (size_t i = first; i < paths->rows.size(); ++i) {
+      if (paths->rows[i].name == prefix + Text(event, "tensor")) paths->rows[i].notes.push_back(what);
+    }
+  }
+}
+
 void ReadGroup(const Json& report, Paths* paths) {
   paths->title = "method " + Text(report, "method") + ", compressor " + Text(report, "compressor") + ", " +
                  Count(Number(report, "world_size")) + " ranks over " + Text(report, "transport") + ", " +
                  Count(Number(report, "steps")) + " steps and " + Count(Number(report, "skipped_steps")) +
                  " skipped";
-  for (const Json& tensor : report.at("tensors")) paths->rows.push_back(TensorRow(tensor));
-  if (!report.contains("dense_when_faster")) return;
-  for (const Json& event : report.at("dense_when_faster").at("events")) {
-    const std::string what = "step " + Count(Number(event, "step")) + ": " + Text(event, "decision") +
-                             ", since " + Text(event, "reason") + " (" + Text(event, "cause") + ")";
-    for (PathRow& row : paths->rows) {
-      if (row.name == Text(event, "tensor")) row.notes.push_back(what);
-    }
-  }
+  AddTensors(report, "", paths);
 }
 
-void ReadObserved(const Json& report, Paths* paths) {
-  paths->title = Text(report, "program") + ", " + Count(Number(report, "world_size")) + " ranks of " +
-                 Text(report, "mpi") + ": observed, nothing was changed";
+PathRow SiteRow(const Json& site, const std::string& where, bool group) {
+  PathRow row;
+  row.name = where;
+  if (!site.at("position").is_null()) row.name += " #" + site.at("position").dump();
+  row.name += " " + Text(site, "type") + " " + Text(site, "op") + ", " + Text(site, "form") + ", " +
+              Text(site, "binding");
+  row.elements = Number(site, "count");
+  row.calls = Number(site, "calls");
+  row.call_ms = Number(site, "mean_us") / 1e3;
+  const bool compress = site.at("compress").get<bool>();
+  row.path = !compress ? "exact" : group ? "a tensor below" : "can be compressed";
+  row.reason = Text(site, "reason");
+  for (const Json& doubt : site.at("doubts")) row.notes.push_back("look at it: " + doubt.get<std::string>());
+  return row;
+}
+
+// What a preload library saw, and did.
+void ReadJob(const Json& report, Paths* paths) {
+  double compressed = 0;
   for (const Json& communicator : report.at("communicators")) {
     std::string where = Text(communicator, "name");
     if (where.empty()) where = "a communicator of " + Count(Number(communicator, "size"));
-    for (const Json& site : communicator.at("sites")) {
-      PathRow row;
-      row.name = where;
-      if (!site.at("position").is_null()) row.name += " #" + site.at("position").dump();
-      row.name += " " + Text(site, "type") + " " + Text(site, "op") + ", " + Text(site, "form") + ", " +
-                  Text(site, "binding");
-      row.elements = Number(site, "count");
-      row.calls = Number(site, "calls");
-      row.call_ms = Number(site, "mean_us") / 1e3;
-      row.path = site.at("compress").get<bool>() ? "can be compressed" : "exact";
-      row.reason = Text(site, "reason");
-      for (const Json& doubt : site.at("doubts"))
-        row.notes.push_back("look at it: " + doubt.get<std::string>());
-      paths->rows.push_back(std::move(row));
-    }
+    const bool group = communicator.contains("group");
+    for (const Json& site : communicator.at("sites")) paths->rows.push_back(SiteRow(site, where, group));
+    if (group) AddTensors(communicator.at("group"), where + " ", paths);
+    if (communicator.contains("compressed_calls")) compressed += Number(communicator, "compressed_calls");
+    if (communicator.contains("error")) paths->notes.push_back(where + ": " + Text(communicator, "error"));
   }
+  paths->title = Text(report, "program") + ", " + Count(Number(report, "world_size")) + " ranks of " +
+                 Text(report, "mpi") + ": " +
+                 (compressed > 0 ? Count(compressed) + " calls of a rank went through Terse"
+                                 : "observed, nothing was changed");
   for (const Json& warning : report.at("warnings")) paths->notes.push_back(warning.get<std::string>());
 }
 
@@ -130,7 +149,7 @@ Paths ReadPaths(std::string_view report, const std::string& match) {
   const Json json = Json::parse(report);
   Paths paths;
   if (json.contains("communicators")) {
-    ReadObserved(json, &paths);
+    ReadJob(json, &paths);
   } else {
     ReadGroup(json, &paths);
   }

@@ -94,6 +94,24 @@ TEST(Why, ReadsWhatWasObserved) {
   EXPECT_THAT(PathsTable(paths), HasSubstr("\naverages of weights look like gradients\n"));
 }
 
+// A job that was compressed: the calls, and the tensors that they became.
+TEST(Why, ReadsWhatAPreloadedJobBecame) {
+  nlohmann::json report = nlohmann::json::parse(kObserved);
+  nlohmann::json& world = report["communicators"][0];
+  world["compressed_calls"] = 87;
+  world["group"] = nlohmann::json::parse(kCompressed);
+  world["error"] = "rank 1 has ended";
+  const Paths paths = ReadPaths(report.dump(), "*");
+  ASSERT_EQ(paths.rows.size(), 4u);
+  EXPECT_THAT(paths.title, HasSubstr("87 calls of a rank went through Terse"));
+  EXPECT_EQ(paths.rows[0].path, "a tensor below");
+  EXPECT_EQ(paths.rows[1].path, "exact");
+  EXPECT_EQ(paths.rows[2].name, "MPI_COMM_WORLD a");
+  EXPECT_EQ(paths.rows[2].path, "topk by all_gather");
+  EXPECT_EQ(paths.rows[2].notes.size(), 2u);
+  EXPECT_EQ(paths.notes.front(), "MPI_COMM_WORLD: rank 1 has ended");
+}
+
 TEST(Why, RefusesWhatIsNoReport) {
   for (const char* text : {"", "{", "[]", "1", "{}", R"({"communicators": 3})", R"({"tensors": [{}]})",
                            R"({"method": 1, "tensors": []})"}) {
