@@ -70,6 +70,9 @@ void CommunicatorRecord::Add(const CommunicatorRecord& record) {
   other.Add(record.other);
   for (size_t i = 0; i < sites.size(); ++i) sites[i].tally.Add(record.sites[i].tally);
   if (facts.name.empty()) facts.name = record.facts.name;
+  compressed_calls += record.compressed_calls;
+  if (!record.group.empty()) group = record.group;
+  if (error.empty()) error = record.error;
 }
 
 void Ledger::Add(CommunicatorRecord record) {

@@ -105,7 +105,7 @@ struct CommunicatorRecord {
   std::vector<Site> sites;
   // Where calls were compressed, or were to be.
   int64_t compressed_calls = 0;
-  std::string group;  // the report of libterse (docs/report.md)
+  std::string group;  // the report of libterse (docs/report.md), of the last instance
   std::string error;  // what kept calls from being compressed
 
   bool SameAs(const CommunicatorRecord& record) const;

@@ -160,6 +160,42 @@ TEST_F(EligibilityTest, DoubtsWhatLooksLikeAnAverageOfWeights) {
   EXPECT_THAT(Doubts(record_, record_.sites[3]), ::testing::ElementsAre(HasSubstr("4 times")));
 }
 
+// What is decided before a call is what the report says of it afterwards.
+TEST_F(EligibilityTest, IsTheSameBeforeACall) {
+  for (const int count : {4095, 4096}) {
+    for (const int16_t type : std::initializer_list<int16_t>{kFloat, kDouble, kInt, kNotPredefined}) {
+      for (const int16_t op : std::initializer_list<int16_t>{kSum, kMax, kNotPredefined}) {
+        for (const Form form : {Form::kBlocking, Form::kNonblocking, Form::kPersistent}) {
+          for (const int size : {1, 4}) {
+            for (const bool inter : {false, true}) {
+              Signature signature = Sum(count, type);
+              signature.op = op;
+              signature.form = form;
+              record_.facts.size = size;
+              record_.facts.inter = inter;
+              EXPECT_EQ(MayCompress(signature, record_.facts, Words(), kDefaultMinElements),
+                        Of(signature).compress)
+                  << Of(signature).reason;
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(Ledger, AddsUpWhatWasCompressed) {
+  Ledger ledger;
+  for (int i = 1; i <= 3; ++i) {
+    CommunicatorRecord record = RecordOf(2, 50);
+    record.compressed_calls = i;
+    record.group = "{}";
+    ledger.Add(std::move(record));
+  }
+  ASSERT_EQ(ledger.records().size(), 1u);
+  EXPECT_EQ(ledger.records()[0].compressed_calls, 6);
+}
+
 TEST(Eligibility, HasTheConfigurationsDefault) {
   EXPECT_EQ(kDefaultMinElements, wire::Config{}.min_elements);
 }
