@@ -59,6 +59,7 @@ packages=(
 if [[ $examples == yes ]]; then
   packages+=(
     libtorch-dev           # the networks
+    libopenblas0-pthread   # their matrix products; the reference BLAS takes ten times as long
     zlib1g-dev             # the data files are gzipped
     dataset-fashion-mnist  # 70,000 labelled pictures
   )
