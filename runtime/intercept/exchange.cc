@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/intercept/exchange.h"
 
-#include <algorithm>
 #include <cmath>
 
 namespace terse::intercept {
@@ -56,7 +55,9 @@ bool Exchange::Start(const PeriodLearner& learner) {
       return false;
     }
   }
-  period_ = learner.period();
+  numbers_.clear();
+  std::map<uint64_t, int32_t> seen;
+  for (const uint64_t signature : learner.period()) numbers_.push_back(seen[signature]++);
   running_ = true;
   return true;
 }
@@ -71,9 +72,7 @@ bool Exchange::EndStep() {
 }
 
 Exchange::Outcome Exchange::Run(size_t position, const Call& call) {
-  const auto begin = period_.begin();
-  const auto number =
-      static_cast<int32_t>(std::count(begin, begin + static_cast<std::ptrdiff_t>(position), call.signature));
+  const int32_t number = numbers_[position];
   const auto [found, fresh] = tensors_.try_emplace({call.signature, number}, -1);
   if (fresh) {
     const std::string name =

@@ -84,10 +84,10 @@ class Exchange {
   const uint64_t settings_;
   Ranks ranks_;
   terse_group_t* group_ = nullptr;
-  bool off_ = false;      // for good: the ranks do not agree, or the group could not be opened
-  bool broken_ = false;   // an exchange failed
-  bool running_ = false;  // calls follow period_, and the next has the learner's next position
-  std::vector<uint64_t> period_;
+  bool off_ = false;              // for good: the ranks do not agree, or the group could not be opened
+  bool broken_ = false;           // an exchange failed
+  bool running_ = false;          // calls follow the period, and the next has the learner's next position
+  std::vector<int32_t> numbers_;  // of each position: calls of the same signature before it in the period
   bool within_step_ = false;
   bool nonfinite_ = false;
   // By signature and number within the period.
