@@ -35,6 +35,7 @@ struct Config {
   Reduce reduce = Reduce::kMean;
   bool dense_deterministic = false;  // key `dense`: native | deterministic
   int64_t min_elements = 4096;       // smaller tensors go dense
+  std::vector<std::string> include = {"*"};
   std::vector<std::string> exclude = {"*.bias", "*norm*"};
   bool dense_when_faster = true;  // time compressed tensors both ways, use the faster
 
@@ -164,7 +165,8 @@ class Settings {
 };
 
 // Variables with our prefix that are not settings: TERSE_CONFIG (path of the YAML file), TERSE_LOG,
-// TERSE_SIMD, TERSE_PLUGIN_PATH, TERSE_REPORT, TERSE_PRELOAD.
+// TERSE_SIMD, TERSE_PLUGIN_PATH, TERSE_REPORT, TERSE_PRELOAD,
+// TERSE_PROGRESS_THREAD.
 absl::Span<const std::string_view> OtherEnvironment();
 
 // Canonical text of all `agreed` keys, one "key = value" a line: what ranks compare at open. The first

@@ -242,6 +242,7 @@ std::vector<ConfigKey> MakeRows() {
                                               "dense sums by the transport's own all-reduce, or in rank "
                                               "order and so equal to the bit everywhere"),
       Integer<kCount, &C::min_elements>("min_elements", "tensors with fewer elements go dense"),
+      Patterns<&C::include>("include", "tensors whose name none of these patterns matches go dense"),
       Patterns<&C::exclude>("exclude", "tensors whose name one of these patterns matches go dense"),
       Boolean<&C::dense_when_faster>(
           "dense_when_faster",

@@ -178,15 +178,18 @@ std::string FormatAdvice(std::string_view text) {
     const Json& period = advice.at("period");
     out << "Would be compressed, by " << advice.at("compressor").get<std::string>() << ":\n";
     for (const Json& call : advice.at("compress")) {
-      out << "  " << call.at("position") << ": " << CallName(call) << ", " << call.at("calls") << " calls ("
-          << call.at("binding").get<std::string>() << ", " << call.at("form").get<std::string>()
-          << "): " << Bytes(call.at("dense_bytes")) << " -> " << Bytes(call.at("terse_bytes")) << " a rank\n";
+      out << "  " << call.at("tensor").get<std::string>() << ", at " << call.at("position") << ": "
+          << CallName(call) << ", " << call.at("calls") << " calls (" << call.at("binding").get<std::string>()
+          << ", " << call.at("form").get<std::string>() << "): " << Bytes(call.at("dense_bytes")) << " -> "
+          << Bytes(call.at("terse_bytes")) << " a rank\n";
       for (const Json& doubt : call.at("doubts")) out << "     but: " << doubt.get<std::string>() << "\n";
     }
     out << "In a period " << Bytes(period.at("dense_bytes")) << " -> " << Bytes(period.at("terse_bytes"))
         << " a rank; on a network of " << advice.at("network").at("gbit") << " Gbit/s and "
         << advice.at("network").at("latency_us") << " us: " << Milliseconds(period.at("dense_ms")) << " -> "
-        << Milliseconds(period.at("terse_ms")) << ", without the time of encoding.\n";
+        << Milliseconds(period.at("terse_ms")) << ", without the time of encoding.\n"
+        << "Confirm those that are gradients: terse run --include 'NAME, ...', or leave others out: "
+           "--exclude.\n";
   }
   // Calls before a period was learned have the reasons of their positions afterwards; say each once.
   std::map<std::string, std::pair<int64_t, int64_t>> reasons;  // calls, bytes

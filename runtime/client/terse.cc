@@ -342,6 +342,10 @@ terse_status_t terse_group_set_global_batch(terse_group_t* group, int64_t sample
   return OnGroup(group, [&](Engine& engine) { return ToC(engine.SetGlobalBatch(samples)); });
 }
 
+terse_status_t terse_group_set_exact(terse_group_t* group, int32_t exact) {
+  return OnGroup(group, [&](Engine& engine) { return ToC(engine.SetExact(exact != 0)); });
+}
+
 terse_status_t terse_state_save(terse_group_t* group, const char* path) {
   if (path == nullptr) return NullArgument("path");
   return OnGroup(group, [&](Engine& engine) { return ToC(engine.SaveState(path)); });

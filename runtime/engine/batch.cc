@@ -28,7 +28,8 @@ absl::Status BatchRunner::Run(const BatchContext& context, absl::Span<const Call
     if (tensor->timing != nullptr) tensor->timing->times = {};
     // Nothing to select: dense is exact at half the bytes, and DGC's masking would clear all of u.
     const bool everything = tensor->codec->kind() == Kind::kGather && item.params.density >= 1.0;
-    if (IsDense(tensor->row.exchange) || everything || tensor->method->WantsDense(context.step)) {
+    if (context.exact || IsDense(tensor->row.exchange) || everything ||
+        tensor->method->WantsDense(context.step)) {
       dense.push_back(item);
     } else if (tensor->row.exchange == wire::Exchange::kAllGather) {
       gathered.push_back(item);

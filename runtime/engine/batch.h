@@ -39,6 +39,7 @@ struct BatchContext {
   uint64_t step = 0;
   uint32_t plan_version = 0;
   double loss_scale = 1.0;
+  bool exact = false;  // everything goes dense
 };
 
 class BatchRunner {

@@ -220,7 +220,8 @@ Announcement Engine::Announce(Intent intent, double value) const {
   mine.intent = intent;
   mine.step = step_;
   mine.tensor_count = static_cast<uint32_t>(tensors_.size());
-  mine.table_hash = HashOf(absl::StrCat(masks_hash_, " ", next_global_batch_), table_hash_ ^ plan_hash_);
+  mine.table_hash =
+      HashOf(absl::StrCat(masks_hash_, " ", next_global_batch_, " ", next_exact_), table_hash_ ^ plan_hash_);
   mine.value = std::bit_cast<uint64_t>(value);
   return mine;
 }
@@ -241,7 +242,7 @@ std::string Engine::Describe(std::string_view doing) const {
   text += PlanText();
   absl::StrAppend(&text, "step: ", step_, "\nloss scale: ", loss_scale_,
                   "\nglobal batch: ", next_global_batch_ == 0 ? "not set" : absl::StrCat(next_global_batch_),
-                  "\ncall: ", wire::View(doing));
+                  "\nexchanges: ", next_exact_ ? "exact" : "as planned", "\ncall: ", wire::View(doing));
   for (const auto& [id, call] : outstanding_) absl::StrAppend(&text, "\nexchange of ", NameOf(id));
   return text;
 }
@@ -363,9 +364,16 @@ absl::Status Engine::RunSettled(absl::Span<const Call> calls) {
     if (tensors.back()->pending.active) again.push_back(tensors.back());
   }
   absl::Status status = Note(TakePaths(again));
+  for (size_t i = 0; exact_ && status.ok() && i < tensors.size(); ++i) {
+    // What an owner kept of its shard drains with the rest.
+    if (tensors[i]->server_residual.empty()) continue;
+    status = Note(ResolvePending(tensors[i], 1.0));
+    if (status.ok()) FoldServerError(tensors[i]);
+  }
   if (status.ok()) {
-    status = Note(runner_->Run({.step = step_, .plan_version = plan_version_, .loss_scale = loss_scale_},
-                               calls, tensors));
+    const BatchContext context = {
+        .step = step_, .plan_version = plan_version_, .loss_scale = loss_scale_, .exact = exact_};
+    status = Note(runner_->Run(context, calls, tensors));
   }
   if (status.ok()) CountExchanges(tensors);
   for (const Call& call : calls) done_[call.tensor] = status;

@@ -82,6 +82,8 @@ class Engine {
   // What the ranks must set alike before their next collective call, and what takes effect in it, once they
   // turn out to have (else ABORTED, and nothing has changed). Between steps; local.
   absl::Status SetGlobalBatch(int64_t samples);
+  // Whether every exchange is dense, whatever the plan says, and what waits in residuals drains.
+  absl::Status SetExact(bool exact);
   // flags: one byte an element, 0: left out; null: none is.
   absl::Status SetMask(uint32_t tensor, const uint8_t* flags);
 
@@ -195,6 +197,8 @@ class Engine {
   double loss_scale_ = 1.0;
   int64_t global_batch_ = 0;                // in force; 0: never set
   int64_t next_global_batch_ = 0;           // what the job asked for last
+  bool exact_ = false;                      // in force
+  bool next_exact_ = false;                 // what the job asked for last
   uint64_t masks_hash_ = 0;                 // of all next_mask
   std::unique_ptr<VarianceFreeze> freeze_;  // onebit_adam only
   struct Untold {

@@ -42,6 +42,15 @@ absl::Status Engine::SetGlobalBatch(int64_t samples) {
   return absl::OkStatus();
 }
 
+absl::Status Engine::SetExact(bool exact) {
+  if (!broken_.ok()) return broken_;
+  if (!outstanding_.empty()) {
+    return absl::FailedPreconditionError("requests are outstanding; wait for them before exchanges change");
+  }
+  next_exact_ = exact;
+  return absl::OkStatus();
+}
+
 absl::Status Engine::SetMask(uint32_t tensor, const uint8_t* flags) {
   if (!broken_.ok()) return broken_;
   if (config_.method != wire::Method::kOneBitAdam) {
@@ -67,6 +76,7 @@ absl::Status Engine::SetMask(uint32_t tensor, const uint8_t* flags) {
 }
 
 void Engine::ApplySettings() {
+  exact_ = next_exact_;
   if (next_global_batch_ != global_batch_) {
     // The first one says what the batch is, not that it has changed.
     if (global_batch_ != 0 && freeze_ != nullptr) Unfreeze();

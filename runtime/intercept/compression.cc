@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/intercept/compression.h"
 
+#include <atomic>
 #include <cstdio>
+#include <utility>
 
 #include "runtime/intercept/eligibility.h"
 #include "runtime/intercept/library.h"
@@ -33,6 +35,38 @@ const Job& GetJob() {
   return *job;
 }
 
+// --- The requests of non-blocking calls. MPI asks them for their status, once, when they are waited for.
+
+struct Generalized {
+  std::atomic<bool> failed{false};
+};
+
+extern "C" {
+static int QueryRequest(void* state, MPI_Status* status) {
+  const Pmpi& pmpi = GetPmpi();
+  status->MPI_SOURCE = MPI_ANY_SOURCE;
+  status->MPI_TAG = MPI_ANY_TAG;
+  status->MPI_ERROR = MPI_SUCCESS;
+  pmpi.Status_set_elements(status, pmpi.char_type, 0);
+  pmpi.Status_set_cancelled(status, 0);
+  return static_cast<Generalized*>(state)->failed.load(std::memory_order_relaxed) ? MPI_ERR_OTHER
+                                                                                  : MPI_SUCCESS;
+}
+static int FreeRequest(void* state) {
+  delete static_cast<Generalized*>(state);
+  return MPI_SUCCESS;
+}
+// MPI knows no cancelled collective.
+static int CancelRequest(void*, int) { return MPI_SUCCESS; }
+}  // extern "C"
+
+// The flag says that the call has failed; it lives until the request is completed and freed.
+std::atomic<bool>* StartGeneralized(MPI_Request* request) {
+  auto* const state = new Generalized;
+  GetPmpi().Grequest_start(QueryRequest, FreeRequest, CancelRequest, state, request);
+  return &state->failed;
+}
+
 }  // namespace
 
 Compression::Compression(MPI_Comm comm, const CommunicatorFacts& facts)
@@ -44,7 +78,7 @@ Compression::Compression(MPI_Comm comm, const CommunicatorFacts& facts)
 
 terse_group_t* Compression::Open(std::string* error) const {
   terse_group_t* group = nullptr;
-  const auto handle = static_cast<int64_t>(GetPmpi().Comm_c2f(comm_));
+  const auto handle = static_cast<int64_t>(GetPmpi().Comm_c2f(private_));
   if (GetJob().api->group_open_fcomm(handle, kAbi, GetJob().settings.yaml.c_str(), &group) == TERSE_OK)
     return group;
   *error = GetJob().api->last_error();
@@ -54,9 +88,11 @@ terse_group_t* Compression::Open(std::string* error) const {
 bool Compression::Same(uint64_t value) {
   const Pmpi& pmpi = GetPmpi();
   if (!has_private_) {
+    // Not MPI_Comm_create: on the thread the program's own collectives on the communicator may be under way.
+    constexpr int kTag = 0x7e25;
     MPI_Group group;
     pmpi.Comm_group(comm_, &group);
-    const int result = pmpi.Comm_create(comm_, group, &private_);
+    const int result = pmpi.Comm_create_group(comm_, group, kTag, &private_);
     pmpi.Group_free(&group);
     if (result != MPI_SUCCESS) return false;
     pmpi.Comm_set_errhandler(private_, pmpi.errors_return);
@@ -69,38 +105,108 @@ bool Compression::Same(uint64_t value) {
   return most[0] == value && most[1] == ~value;
 }
 
-Exchange::Outcome Compression::Before(const PeriodLearner& learner, const Signature& signature,
-                                      const AllReduceCall& call) {
-  const Vocabulary& vocabulary = GetVocabulary();
-  bool eligible = MayCompress(signature, facts_, vocabulary, GetJob().settings.min_elements);
+bool Compression::Eligible(const Signature& signature, const AllReduceCall& call) const {
 #if !defined(OPEN_MPI)
   // MPICH's mpi_f08 passes descriptors of arrays, not their addresses.
-  eligible = eligible && call.binding != Binding::kMpiF08;
+  if (call.binding == Binding::kMpiF08) return false;
 #endif
-  if (!eligible) return BeforeExact(learner, signature);
-  return exchange_.Before(learner,
-                          {.signature = signature.Hash(),
-                           .eligible = true,
-                           .type = vocabulary.types[static_cast<size_t>(signature.type)].name.c_str(),
-                           .count = call.count,
-                           .send = call.send == MPI_IN_PLACE ? call.recv : call.send,
-                           .recv = call.recv});
+  return MayCompress(signature, facts_, GetVocabulary(), GetJob().settings.min_elements);
 }
 
-Exchange::Outcome Compression::BeforeExact(const PeriodLearner& learner, const Signature& signature) {
-  return exchange_.Before(learner, {.signature = signature.Hash()});
+Exchange::Outcome Compression::Before(const PeriodLearner& learner, const Signature& signature,
+                                      const AllReduceCall* call) {
+  const Exchange::Place place = Exchange::PlaceOf(learner, signature.Hash());
+  Exchange::Call exchanged{.signature = signature.Hash(), .may_wait = signature.form == Form::kBlocking};
+  if (call != nullptr && Eligible(signature, *call)) {
+    exchanged.eligible = true;
+    exchanged.type = GetVocabulary().types[static_cast<size_t>(signature.type)].name.c_str();
+    exchanged.form = signature.form;
+    exchanged.count = call->count;
+    exchanged.send = call->send == MPI_IN_PLACE ? call->recv : call->send;
+    exchanged.recv = call->recv;
+  }
+  if (thread_ == nullptr && exchanged.eligible && !exchanged.may_wait && place.position >= 0) {
+    thread_ = std::make_unique<ProgressThread>();
+    follows_ = exchange_.running();
+  }
+  return thread_ == nullptr ? exchange_.Before(place, exchanged) : OnThread(place, exchanged, call);
+}
+
+Exchange::Outcome Compression::OnThread(const Exchange::Place& at, const Exchange::Call& exchanged,
+                                        const AllReduceCall* call) {
+  const bool followed = follows_;
+  follows_ = at.position == 0 || (follows_ && at.position > 0);
+  if (follows_ && (period_ == nullptr || *period_ != *at.period)) {
+    period_ = std::make_shared<const std::vector<uint64_t>>(*at.period);
+  }
+  const Exchange::Place place{at.position, period_.get()};
+  if (follows_ && exchanged.eligible) {
+    if (call->form == Form::kNonblocking) {
+      StartRequest(place, exchanged, *call);
+      return Exchange::Outcome::kDone;
+    }
+    Exchange::Outcome outcome = Exchange::Outcome::kFailed;
+    thread_->Run([&] { outcome = exchange_.Before(place, exchanged); });
+    return outcome;
+  }
+  // The others pass, once the thread knows of them where it has to: an end, or a begin.
+  if (at.position == 0 || (followed && !follows_)) {
+    thread_->Post([this, place, period = period_, told = exchanged]() mutable {
+      told.may_wait = true;
+      told.eligible = false;
+      exchange_.Before(place, told);
+    });
+  }
+  return Exchange::Outcome::kPass;
+}
+
+void Compression::StartRequest(const Exchange::Place& place, const Exchange::Call& exchanged,
+                               const AllReduceCall& call) {
+  std::atomic<bool>* const failed = StartGeneralized(call.request);
+  thread_->Post(
+      [this, failed, place, period = period_, task = exchanged, call, request = *call.request]() mutable {
+        task.may_wait = true;
+        Exchange::Outcome outcome = exchange_.Before(place, task);
+        // The ranks have not agreed: the program has gone on, so the sum is made here, as it was called.
+        if (outcome == Exchange::Outcome::kPass &&
+            (!has_private_ || GetPmpi().Allreduce(call.send, call.recv, static_cast<int>(call.count),
+                                                  call.type, call.op, private_) != MPI_SUCCESS)) {
+          outcome = Exchange::Outcome::kFailed;
+        }
+        if (outcome == Exchange::Outcome::kFailed) {
+          std::fprintf(stderr, "terse: %s\n", exchange_.error().c_str());
+          failed->store(true, std::memory_order_relaxed);
+        }
+        GetPmpi().Grequest_complete(request);
+      });
+}
+
+std::string Compression::error() const {
+  std::string error;
+  if (thread_ == nullptr) return exchange_.error();
+  thread_->Run([&] { error = exchange_.error(); });
+  return error;
 }
 
 void Compression::Close() {
+  thread_.reset();
   last_report_ = exchange_.Close();
   if (has_private_) GetPmpi().Comm_free(&private_);
   has_private_ = false;
 }
 
 void Compression::Describe(CommunicatorRecord* record) const {
-  record->compressed_calls = exchange_.compressed_calls();
-  record->group = last_report_.empty() ? exchange_.Report() : last_report_;
-  record->error = exchange_.error();
+  const auto describe = [&] {
+    record->compressed_calls = exchange_.compressed_calls();
+    record->group = last_report_.empty() ? exchange_.Report() : last_report_;
+    record->error = exchange_.error();
+  };
+  // At the end of a process without MPI_Finalize the thread may wait for ranks that are gone.
+  if (thread_ == nullptr) {
+    describe();
+  } else if (!thread_->RunIfIdle(describe)) {
+    record->error = "calls were still under way when the process ended";
+  }
 }
 
 }  // namespace terse::intercept

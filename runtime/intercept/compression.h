@@ -1,8 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// An Exchange (exchange.h) over one MPI communicator. What it says to other ranks besides, it says over a
-// communicator of its own, made of the same ranks by MPI_Comm_create inside of a call that is collective
-// anyway.
+// An Exchange (exchange.h) over one MPI communicator. It speaks over a communicator of its own, made of the
+// same ranks by MPI_Comm_create_group inside of a call that is collective anyway.
+//
+// A non-blocking call must return at once, whatever the other ranks do, and must go on while this one is
+// anywhere in MPI or computing. So from the first of them on that may be compressed, the exchange lives on a
+// thread (progress_thread.h): the call hands it over and returns a generalized request, which every form of
+// waiting and testing knows. That needs MPI_THREAD_MULTIPLE on all ranks (CommunicatorFacts::threads);
+// without it such calls pass through.
 #ifndef TERSE_RUNTIME_INTERCEPT_COMPRESSION_H_
 #define TERSE_RUNTIME_INTERCEPT_COMPRESSION_H_
 
@@ -10,10 +15,13 @@
 
 #include <atomic>
 #include <cstdint>
+#include <memory>
 #include <string>
+#include <vector>
 
 #include "runtime/intercept/exchange.h"
 #include "runtime/intercept/period.h"
+#include "runtime/intercept/progress_thread.h"
 #include "runtime/intercept/signature.h"
 #include "runtime/intercept/traffic.h"
 
@@ -32,9 +40,10 @@ struct AllReduceCall {
   MPI_Datatype type;
   MPI_Op op;
   MPI_Comm comm;
+  MPI_Request* request = nullptr;  // of a non-blocking call: set where it was taken
 };
 
-// Not thread-safe.
+// Not thread-safe, but for error().
 class Compression {
  public:
   // `comm` outlives it, but for Close.
@@ -42,22 +51,25 @@ class Compression {
   Compression(const Compression&) = delete;
   Compression& operator=(const Compression&) = delete;
 
-  // Before a call, and before `learner` takes it.
+  // Before a call, and before `learner` takes it; `call` is null for one that stays exact. A non-blocking
+  // call that was taken (kDone) is under way, and fails when it is waited for.
   Exchange::Outcome Before(const PeriodLearner& learner, const Signature& signature,
-                           const AllReduceCall& call);
-  // The same of a call that stays exact.
-  Exchange::Outcome BeforeExact(const PeriodLearner& learner, const Signature& signature);
+                           const AllReduceCall* call);
 
   // Collective: the communicator is being freed, or MPI finalized.
   void Close();
 
   // For the report.
   void Describe(CommunicatorRecord* record) const;
-  const std::string& error() const { return exchange_.error(); }
+  std::string error() const;
 
  private:
+  bool Eligible(const Signature& signature, const AllReduceCall& call) const;
   terse_group_t* Open(std::string* error) const;
   bool Same(uint64_t value);
+  Exchange::Outcome OnThread(const Exchange::Place& place, const Exchange::Call& exchanged,
+                             const AllReduceCall* call);
+  void StartRequest(const Exchange::Place& place, const Exchange::Call& exchanged, const AllReduceCall& call);
 
   const MPI_Comm comm_;
   const CommunicatorFacts facts_;
@@ -65,6 +77,11 @@ class Compression {
   bool has_private_ = false;
   Exchange exchange_;
   std::string last_report_;  // once closed
+
+  // Once it is there, exchange_ and the private communicator are its own.
+  mutable std::unique_ptr<ProgressThread> thread_;
+  bool follows_ = false;  // calls follow the period as far as they were handed over
+  std::shared_ptr<const std::vector<uint64_t>> period_;  // for tasks: the learner's moves on
 };
 
 }  // namespace terse::intercept

@@ -15,7 +15,10 @@ std::string Exact(const Signature& signature, const CommunicatorRecord& record,
   using Kind = Vocabulary::TypeKind;
   if (record.facts.inter) return "an intercommunicator passes through";
   if (record.facts.size == 1) return "the rank is alone in its communicator";
-  if (signature.form == Form::kNonblocking) return "non-blocking calls stay exact";
+  if (signature.form == Form::kNonblocking && !record.facts.threads) {
+    return "non-blocking calls stay exact without MPI_THREAD_MULTIPLE (terse run --progress-thread raises "
+           "it)";
+  }
   if (signature.form == Form::kPersistent) return "persistent requests stay exact";
   if (signature.type == kNotPredefined) return "a derived type stays exact";
   if (signature.op == kNotPredefined) return "an operation of the program's own stays exact";
@@ -51,9 +54,10 @@ Verdict Judge(const CommunicatorRecord& record, const Site& site, const Vocabula
 
 bool MayCompress(const Signature& signature, const CommunicatorFacts& facts, const Vocabulary& vocabulary,
                  int64_t min_elements) {
-  return signature.form == Form::kBlocking && signature.count >= min_elements &&
-         signature.op != kNotPredefined && signature.op == vocabulary.sum &&
-         signature.type != kNotPredefined &&
+  const bool form =
+      signature.form == Form::kBlocking || (signature.form == Form::kNonblocking && facts.threads);
+  return form && signature.count >= min_elements && signature.op != kNotPredefined &&
+         signature.op == vocabulary.sum && signature.type != kNotPredefined &&
          vocabulary.types[static_cast<size_t>(signature.type)].kind == Vocabulary::TypeKind::kReal &&
          signature.type_size == sizeof(float) && !facts.inter && facts.size > 1;
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/intercept/exchange.h"
 
+#include <algorithm>
 #include <cmath>
 
 namespace terse::intercept {
@@ -18,26 +19,52 @@ uint64_t HashOf(uint64_t settings, const std::vector<uint64_t>& period) {
 Exchange::Exchange(const TerseApi* api, std::string error, uint64_t settings, Ranks ranks)
     : api_(api), error_(std::move(error)), settings_(settings), ranks_(std::move(ranks)) {}
 
-Exchange::Outcome Exchange::Before(const PeriodLearner& learner, const Call& call) {
+Exchange::Outcome Exchange::Before(const Place& place, const Call& call) {
   if (broken_) return Outcome::kFailed;
-  const int32_t position = learner.next_position();
-  const bool fits = position >= 0 && learner.period()[static_cast<size_t>(position)] == call.signature;
-  if (!fits) {
-    if (!running_) return Outcome::kPass;
-    running_ = false;
-    return EndStep() ? Outcome::kPass : Outcome::kFailed;
+  if (place.position < 0) {
+    if (std::exchange(running_, false)) {
+      end_due_ = true;
+      seen_outside_.clear();
+    }
+    begin_due_ = false;
+  } else if (place.position == 0) {
+    end_due_ = true;
+    begin_due_ = true;
   }
-  if (position == 0) {
-    if (!EndStep()) return Outcome::kFailed;
-    if (!running_ && !Start(learner)) return Outcome::kPass;
-  }
-  if (!running_ || !call.eligible) return Outcome::kPass;
-  return Run(static_cast<size_t>(position), call);
+  if (!call.may_wait) return Outcome::kPass;
+  if (std::exchange(end_due_, false) && !EndStep()) return Outcome::kFailed;
+  if (std::exchange(begin_due_, false) && !running_ && !Start(*place.period)) return Outcome::kPass;
+  if (!call.eligible) return Outcome::kPass;
+  if (running_) return Run(static_cast<size_t>(place.position), call);
+  const terse_tensor_t tensor = KnownAs(call.signature);
+  if (tensor < 0) return Outcome::kPass;
+  // No period says where a step ends: it does where a tensor comes again.
+  if (exchanged_.contains(tensor) && !EndStep()) return Outcome::kFailed;
+  if (!SetExact(true)) return Outcome::kFailed;
+  ++drained_calls_;
+  return RunTensor(tensor, call);
 }
 
-bool Exchange::Start(const PeriodLearner& learner) {
+terse_tensor_t Exchange::KnownAs(uint64_t signature) {
+  const auto known = known_.find(signature);
+  if (known == known_.end()) return -1;
+  const int32_t number = seen_outside_[signature]++ % known->second;
+  return tensors_.find({signature, number})->second;
+}
+
+bool Exchange::SetExact(bool exact) {
+  if (exact == exact_) return true;
+  if (api_->group_set_exact(group_, exact ? 1 : 0) != TERSE_OK) {
+    Fail("the change to exact exchanges");
+    return false;
+  }
+  exact_ = exact;
+  return true;
+}
+
+bool Exchange::Start(const std::vector<uint64_t>& period) {
   if (off_) return false;
-  const uint64_t own = api_ == nullptr ? 0 : HashOf(settings_, learner.period());
+  const uint64_t own = api_ == nullptr ? 0 : HashOf(settings_, period);
   // A rank that cannot take part says 0, so the others learn that something differs.
   if (!ranks_.same(own) || own == 0) {
     off_ = true;
@@ -55,9 +82,10 @@ bool Exchange::Start(const PeriodLearner& learner) {
       return false;
     }
   }
+  if (!SetExact(false)) return false;
   numbers_.clear();
   std::map<uint64_t, int32_t> seen;
-  for (const uint64_t signature : learner.period()) numbers_.push_back(seen[signature]++);
+  for (const uint64_t signature : period) numbers_.push_back(seen[signature]++);
   running_ = true;
   return true;
 }
@@ -65,6 +93,7 @@ bool Exchange::Start(const PeriodLearner& learner) {
 bool Exchange::EndStep() {
   if (!within_step_) return true;
   within_step_ = false;
+  exchanged_.clear();
   const double applied = std::exchange(nonfinite_, false) ? 0.0 : 1.0;
   if (api_->step(group_, applied) == TERSE_OK) return true;
   Fail("the end of a step");
@@ -75,20 +104,28 @@ Exchange::Outcome Exchange::Run(size_t position, const Call& call) {
   const int32_t number = numbers_[position];
   const auto [found, fresh] = tensors_.try_emplace({call.signature, number}, -1);
   if (fresh) {
-    const std::string name =
-        std::string(call.type) + "." + std::to_string(call.count) + "." + std::to_string(number);
+    const std::string name = TensorName(call.type, call.count, call.form, number);
     if (api_->tensor_register(group_, name.c_str(), TERSE_FLOAT32, &call.count, 1, &found->second) !=
         TERSE_OK) {
       return Fail("registering " + name);
     }
+    // Numbers of a signature come in order, so these are 0, 1, ... to the last.
+    known_[call.signature] = number + 1;
   }
-  if (api_->allreduce(group_, found->second, call.send, call.recv) != TERSE_OK) {
+  ++compressed_calls_;
+  return RunTensor(found->second, call);
+}
+
+Exchange::Outcome Exchange::RunTensor(terse_tensor_t tensor, const Call& call) {
+  if (api_->allreduce(group_, tensor, call.send, call.recv) != TERSE_OK) {
     return Fail("an all-reduce of " + std::to_string(call.count) + " elements");
   }
   within_step_ = true;
-  ++compressed_calls_;
-  // A compressed result that is not finite is NaN throughout.
-  nonfinite_ |= call.count > 0 && std::isnan(static_cast<const float*>(call.recv)[0]);
+  exchanged_.insert(tensor);
+  // A compressed result that is not finite is NaN throughout; of an exact one a single element may be.
+  const float* const result = static_cast<const float*>(call.recv);
+  nonfinite_ |= exact_ ? !std::all_of(result, result + call.count, [](float x) { return std::isfinite(x); })
+                       : call.count > 0 && std::isnan(result[0]);
   return Outcome::kDone;
 }
 

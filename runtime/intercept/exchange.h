@@ -5,9 +5,10 @@
 // A call has no name, and error feedback needs to know which tensor it is. So nothing is compressed before
 // the communicator's calls have a period (period.h) and all ranks have found the same one. From the period's
 // next begin on, a call's tensor is its signature and how many calls of that signature came before it in the
-// period. A call that does not fit goes exact, and so do all until a period is learned again; what waits in
-// the residuals meanwhile joins the exchange of the tensor of the same signature and number, if the new
-// period has one.
+// period. A call that does not fit goes exact, and so do all until a period is learned again. What waits in
+// residuals meanwhile goes along with the calls of the same signature and number, counted from the call that
+// did not fit: these are exact sums of the group then (terse_group_set_exact), to which each rank adds a
+// share.
 //
 // The step ends where the next period begins. If a compressed result of it was not finite the job is taken to
 // have skipped the step, as loss scalers do, and what was sent returns to the residuals.
@@ -20,11 +21,13 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "runtime/intercept/period.h"
+#include "runtime/intercept/signature.h"
 #include "runtime/intercept/terse_api.h"
 
 namespace terse::intercept {
@@ -37,12 +40,25 @@ class Exchange {
     // Whether all ranks gave the same value. Collective.
     std::function<bool(uint64_t value)> same;
   };
-  // A call that is about to be made. `type` is the name of its elements' type, in messages and tensors'
-  // names.
+  // Where a call stands in the learned period.
+  struct Place {
+    int32_t position = -1;                          // -1: outside of it
+    const std::vector<uint64_t>* period = nullptr;  // looked at at position 0, and where a begin is due
+  };
+  // Of a call that `learner` has not yet taken.
+  static Place PlaceOf(const PeriodLearner& learner, uint64_t signature) {
+    const int32_t position = learner.next_position();
+    const bool fits = position >= 0 && learner.period()[static_cast<size_t>(position)] == signature;
+    return {fits ? position : -1, &learner.period()};
+  }
+
+  // A call that is about to be made.
   struct Call {
     uint64_t signature = 0;
     bool eligible = false;  // a sum of floats that may be compressed
-    const char* type = "";
+    bool may_wait = true;   // for the other ranks; false of the start of a call that does not block
+    const char* type = "";  // the name of its elements' type
+    Form form = Form::kBlocking;
     int64_t count = 0;
     const void* send = nullptr;  // recv for a call in place
     void* recv = nullptr;
@@ -61,8 +77,9 @@ class Exchange {
   Exchange(const Exchange&) = delete;
   Exchange& operator=(const Exchange&) = delete;
 
-  // Before each call of the communicator, and before `learner` has taken it.
-  Outcome Before(const PeriodLearner& learner, const Call& call);
+  // Before each call of the communicator. One that may not wait passes: what is due then, the end of a step
+  // or an agreement, is made up for by the next that may.
+  Outcome Before(const Place& place, const Call& call);
 
   // Ends the step under way and closes the group, whose last report it gives. Collective.
   std::string Close();
@@ -70,11 +87,19 @@ class Exchange {
   // Empty while all is well: why nothing is compressed (any more).
   const std::string& error() const { return error_; }
   int64_t compressed_calls() const { return compressed_calls_; }
+  // Exact ones of the group, with what waited.
+  int64_t drained_calls() const { return drained_calls_; }
+  // Whether calls follow the period, all ranks have agreed, and so eligible calls are compressed.
+  bool running() const { return running_; }
   // The group's report (docs/report.md); empty before the first exchange.
   std::string Report() const;
 
  private:
-  bool Start(const PeriodLearner& learner);
+  bool Start(const std::vector<uint64_t>& period);
+  bool SetExact(bool exact);
+  // The tensor that a call outside of the period is taken for; -1: none.
+  terse_tensor_t KnownAs(uint64_t signature);
+  Outcome RunTensor(terse_tensor_t tensor, const Call& call);
   bool EndStep();
   Outcome Run(size_t position, const Call& call);
   Outcome Fail(const std::string& doing);
@@ -84,15 +109,23 @@ class Exchange {
   const uint64_t settings_;
   Ranks ranks_;
   terse_group_t* group_ = nullptr;
-  bool off_ = false;              // for good: the ranks do not agree, or the group could not be opened
-  bool broken_ = false;           // an exchange failed
-  bool running_ = false;          // calls follow the period, and the next has the learner's next position
+  bool off_ = false;     // for good: the ranks do not agree, or the group could not be opened
+  bool broken_ = false;  // an exchange failed
+  bool running_ = false;
+  bool begin_due_ = false;        // a period has begun, with a call that may not wait
+  bool end_due_ = false;          // a step has ended, with such a call
   std::vector<int32_t> numbers_;  // of each position: calls of the same signature before it in the period
+  // Outside of the period: calls of each signature so far, and the numbers that its tensors have.
+  std::map<uint64_t, int32_t> seen_outside_;
+  std::map<uint64_t, int32_t> known_;
+  bool exact_ = false;  // the group's exchanges are
   bool within_step_ = false;
+  std::set<terse_tensor_t> exchanged_;  // in the step under way
   bool nonfinite_ = false;
   // By signature and number within the period.
   std::map<std::pair<uint64_t, int32_t>, terse_tensor_t> tensors_;
   int64_t compressed_calls_ = 0;
+  int64_t drained_calls_ = 0;
 };
 
 }  // namespace terse::intercept

@@ -17,10 +17,10 @@ from typing import NamedTuple
 # What is intercepted, and how the wrapper looks. A name that the headers lack is left out: Open MPI 4.1 has
 # persistent collectives as MPIX_ only, and no large counts. Everything else follows from the prototype.
 INTERCEPTED = {
-    "MPI_Allreduce": "kBlocking",
-    "MPI_Allreduce_c": "kBlocking",
-    "MPI_Iallreduce": "kNonblocking",
-    "MPI_Iallreduce_c": "kNonblocking",
+    "MPI_Allreduce": "blocking",
+    "MPI_Allreduce_c": "blocking",
+    "MPI_Iallreduce": "nonblocking",
+    "MPI_Iallreduce_c": "nonblocking",
     "MPI_Allreduce_init": "persistent",
     "MPI_Allreduce_init_c": "persistent",
     "MPIX_Allreduce_init": "persistent",
@@ -34,6 +34,7 @@ INTERCEPTED = {
 # - No Fortran name is made of a function with large counts; mpi_f08 has them as <name>_f08ts_large_, with the
 #   arguments of the ordinary one but for the width of the count.
 # - The Fortran MPI_Init has no argc and argv.
+# - Both ways to initialize MPI have a second call, of MPI_Init_thread with MPI_THREAD_MULTIPLE.
 NO_FORTRAN_ARGUMENTS = {"argc", "argv"}
 REQUIRED = {"MPI_Allreduce", "MPI_Iallreduce", "MPI_Start", "MPI_Startall", "MPI_Request_free", "MPI_Init"}
 
@@ -96,6 +97,32 @@ def wrapper(name: str, next_names: list[str], result: str, declarations: str, pa
     )
 
 
+def raised(next_names: list[str], declared: str, result: str, types: str, passed: str, parameters: str = "") -> str:
+    """The lambda `raised` of a wrapper that initializes MPI: the call of MPI_Init_thread with the highest level."""
+    fallbacks = ", ".join(f'"{name}"' for name in next_names)
+    return (
+        f"static constinit Next<{result}({types})> next_raised({fallbacks});\n"
+        f"  const auto raised = [&]({parameters}) {{ {declared}return next_raised.get()({passed}); }};\n  "
+    )
+
+
+def c_raised(prototype: Prototype) -> str:
+    if prototype.name == "MPI_Init_thread":
+        passed, declared = "argc, argv, MPI_THREAD_MULTIPLE, provided", ""
+    else:
+        passed, declared = "argc, argv, MPI_THREAD_MULTIPLE, &provided", "int provided = 0; "
+    return raised(["MPI_Init_thread", "PMPI_Init_thread"], declared, "int", "int*, char***, int, int*", passed)
+
+
+def fortran_raised(prototype: Prototype, name: str, profiling: str) -> str:
+    names = [name, profiling]
+    if prototype.name == "MPI_Init":
+        names = [re.sub("init", "init_thread", re.sub("INIT", "INIT_THREAD", one)) for one in names]
+    declared = "MPI_Fint level = MPI_THREAD_MULTIPLE; " + ("MPI_Fint provided = 0; " if prototype.name == "MPI_Init" else "")
+    passed = f"&level, {'&provided' if prototype.name == 'MPI_Init' else 'provided'}, error"
+    return raised(names, declared, "void", "MPI_Fint*, MPI_Fint*, MPI_Fint*", passed, "MPI_Fint* error")
+
+
 def c_wrapper(prototype: Prototype) -> str:
     kind = INTERCEPTED[prototype.name]
     calls = {
@@ -103,9 +130,11 @@ def c_wrapper(prototype: Prototype) -> str:
         "start": "return Start(1, request, forward);",
         "startall": "return Start(count, array_of_requests, forward);",
         "request_free": "return RequestFree(request, forward);",
-        "init": "return Init(forward);",
+        "init": f"{c_raised(prototype) if kind == 'init' else ''}return Init(forward, raised);",
+        "blocking": "return AllReduce({Binding::kC, Form::kBlocking, sendbuf, recvbuf, count, datatype, op, comm}, forward);",
+        "nonblocking": "return AllReduce({Binding::kC, Form::kNonblocking, sendbuf, recvbuf, count, datatype, op, comm, request}, forward);",
     }
-    call = calls.get(kind, f"return AllReduce({{Binding::kC, Form::{kind}, sendbuf, recvbuf, count, datatype, op, comm}}, forward);")
+    call = calls[kind]
     types = ", ".join(argument.type + ("*" if argument.array else "") for argument in prototype.arguments)
     declarations = ", ".join(argument.declaration() for argument in prototype.arguments)
     return wrapper(prototype.name, [prototype.name, "P" + prototype.name], "int", declarations, prototype.names(), types, call)
@@ -139,9 +168,11 @@ def fortran_wrappers(prototype: Prototype) -> list[tuple[str, str]]:
             "start": "FortranStart(1, request, ierror, forward);",
             "startall": "FortranStart(*count, array_of_requests, ierror, forward);",
             "request_free": "FortranRequestFree(request, ierror, forward);",
-            "init": "FortranInit(ierror, forward);",
+            "init": f"{fortran_raised(prototype, name, profiling) if kind == 'init' else ''}FortranInit(ierror, forward, raised);",
+            "blocking": f"FortranAllReduce(Binding::{binding}, sendbuf, recvbuf, *count, *datatype, *op, *comm, nullptr, ierror, forward);",
+            "nonblocking": f"FortranAllReduce(Binding::{binding}, sendbuf, recvbuf, *count, *datatype, *op, *comm, request, ierror, forward);",
         }
-        call = calls.get(kind, f"FortranAllReduce(Binding::{binding}, Form::{kind}, sendbuf, recvbuf, *count, *datatype, *op, *comm, ierror, forward);")
+        call = calls[kind]
         # `ierror` may be missing (mpi_f08): the forwarding lambda gets a place of its own for it then.
         text = wrapper(
             name,

@@ -214,6 +214,7 @@ const Pmpi& GetPmpi() {
     TERSE_PMPI_FILL(Type_f2c)
     TERSE_PMPI_FILL(Op_f2c)
     TERSE_PMPI_FILL(Request_f2c)
+    TERSE_PMPI_FILL(Request_c2f)
 #endif
 #undef TERSE_PMPI_FILL
     pmpi->world = Named<MPI_Comm>(PredefinedOthers(), "MPI_COMM_WORLD");

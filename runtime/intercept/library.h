@@ -72,10 +72,10 @@ uintptr_t Bits(Handle handle) {
 // What the library itself calls, always by its PMPI name.
 // clang-format off
 #define TERSE_PMPI_FUNCTIONS(X)                                                                     \
-  X(Allreduce) X(Comm_call_errhandler) X(Comm_create) X(Comm_create_keyval) X(Comm_free) X(Comm_get_attr) X(Comm_get_name) X(Comm_group) \
+  X(Allreduce) X(Comm_call_errhandler) X(Comm_create) X(Comm_create_group) X(Comm_create_keyval) X(Comm_free) X(Comm_get_attr) X(Comm_get_name) X(Comm_group) \
   X(Comm_rank) X(Comm_set_attr) X(Comm_set_errhandler) X(Comm_size) X(Comm_test_inter) X(Gather)    \
-  X(Gatherv) X(Get_library_version) X(Group_free) X(Group_size) X(Group_translate_ranks)            \
-  X(Initialized) X(Type_size)
+  X(Gatherv) X(Get_library_version) X(Grequest_complete) X(Grequest_start) X(Group_free) X(Group_size) \
+  X(Group_translate_ranks) X(Initialized) X(Query_thread) X(Status_set_cancelled) X(Status_set_elements) X(Type_size)
 // clang-format on
 
 struct Pmpi {
@@ -88,12 +88,14 @@ struct Pmpi {
   decltype(&PMPI_Type_f2c) Type_f2c;
   decltype(&PMPI_Op_f2c) Op_f2c;
   decltype(&PMPI_Request_f2c) Request_f2c;
+  decltype(&PMPI_Request_c2f) Request_c2f;
 #else
   MPI_Fint Comm_c2f(MPI_Comm handle) const { return handle; }
   MPI_Comm Comm_f2c(MPI_Fint handle) const { return handle; }
   MPI_Datatype Type_f2c(MPI_Fint handle) const { return handle; }
   MPI_Op Op_f2c(MPI_Fint handle) const { return handle; }
   MPI_Request Request_f2c(MPI_Fint handle) const { return handle; }
+  MPI_Fint Request_c2f(MPI_Request handle) const { return handle; }
 #endif
 
   MPI_Comm world;

@@ -47,6 +47,7 @@ struct Process {
   std::string mpi_name;
   MPI_Comm private_world{};  // made in MPI_Init, for the report; null when that was not seen
   bool has_private_world = false;
+  bool threads = false;  // all ranks have MPI_THREAD_MULTIPLE, and know it of each other
 
   std::mutex mutex;
   // In the order in which they came, which is that of their first calls: alike on ranks that share several.
@@ -250,6 +251,7 @@ CommunicatorFacts FactsOf(MPI_Comm comm) {
   pmpi.Comm_test_inter(comm, &inter);
   facts.size = size;
   facts.inter = inter != 0;
+  facts.threads = process->threads;
   facts.members = HashMembers(comm);
   std::vector<char> name(MPI_MAX_OBJECT_NAME + 1, '\0');
   int length = 0;
@@ -306,6 +308,7 @@ __attribute__((constructor)) void Load() {
   process->min_elements = MinElements();
   process->pid = getpid();
   compressing.store(CompressionIsAskedFor(), std::memory_order_relaxed);
+  raising_threads.store(CompressionIsAskedFor() && ProgressThreadIsAskedFor(), std::memory_order_relaxed);
   observing.store(true, std::memory_order_relaxed);
 }
 
@@ -337,6 +340,13 @@ void NoteInit() {
   if (result != MPI_SUCCESS) return;
   pmpi.Comm_set_errhandler(process->private_world, pmpi.errors_return);
   process->has_private_world = true;
+  int level = MPI_THREAD_SINGLE;
+  pmpi.Query_thread(&level);
+  int fewer = level == MPI_THREAD_MULTIPLE ? 0 : 1;
+  int most_fewer = 1;
+  process->threads = pmpi.Allreduce(&fewer, &most_fewer, 1, pmpi.int_type, pmpi.max,
+                                    process->private_world) == MPI_SUCCESS &&
+                     most_fewer == 0;
 }
 
 bool TakeCall(const AllReduceCall& call, int* result) {

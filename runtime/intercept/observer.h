@@ -51,8 +51,7 @@ class Communicator {
   Exchange::Outcome Take(const Signature& signature, const AllReduceCall* call) {
     const std::lock_guard<std::mutex> lock(mutex_);
     if (compression_ == nullptr) return Exchange::Outcome::kPass;
-    return call == nullptr ? compression_->BeforeExact(traffic_.period(), signature)
-                           : compression_->Before(traffic_.period(), signature, *call);
+    return compression_->Before(traffic_.period(), signature, call);
   }
   // Collective.
   void Close() {
@@ -73,6 +72,10 @@ class Communicator {
 
 // Whether calls are looked at. Cheap; any thread.
 inline std::atomic<bool> observing{false};
+
+// Whether MPI is to be initialized with MPI_THREAD_MULTIPLE, whatever the program asks for: so that its
+// non-blocking calls can be compressed.
+inline std::atomic<bool> raising_threads{false};
 
 // MPI has been initialized by a call of this process.
 void NoteInit();

@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <utility>
 
@@ -40,7 +41,8 @@ const char* Name(Form form) {
   return "";
 }
 
-Json SiteJson(const RankFacts& facts, const CommunicatorRecord& record, const Site& site,
+// `number`: calls of the same signature before it in the period.
+Json SiteJson(const RankFacts& facts, const CommunicatorRecord& record, const Site& site, int32_t number,
               const Vocabulary& vocabulary) {
   const Signature& signature = site.signature;
   const Verdict verdict = Judge(record, site, vocabulary, facts.min_elements);
@@ -60,6 +62,8 @@ Json SiteJson(const RankFacts& facts, const CommunicatorRecord& record, const Si
               {"form", Name(signature.form)},
               {"calls", site.tally.calls},
               {"mean_us", calls > 0 ? 1e6 * seconds / calls : 0.0},
+              {"tensor", verdict.compress ? Json(TensorName(type, signature.count, signature.form, number))
+                                          : Json(nullptr)},
               {"compress", verdict.compress},
               {"reason", verdict.reason},
               {"doubts", verdict.compress ? Doubts(record, site) : std::vector<std::string>{}}};
@@ -70,8 +74,10 @@ Json RecordJson(const RankFacts& facts, const CommunicatorRecord& record, const 
   int64_t calls = record.other.calls;
   int64_t bytes = 0;
   int64_t ticks = record.other.ticks;
+  std::map<uint64_t, int32_t> seen;
   for (const Site& site : record.sites) {
-    sites.push_back(SiteJson(facts, record, site, vocabulary));
+    const int32_t number = site.position >= 0 ? seen[site.signature.Hash()]++ : 0;
+    sites.push_back(SiteJson(facts, record, site, number, vocabulary));
     calls += site.tally.calls;
     bytes += site.tally.calls * site.signature.bytes();
     ticks += site.tally.ticks;

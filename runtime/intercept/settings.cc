@@ -72,6 +72,11 @@ bool CompressionIsAskedFor() {
   return false;
 }
 
+bool ProgressThreadIsAskedFor() {
+  const char* const asked = std::getenv("TERSE_PROGRESS_THREAD");
+  return asked != nullptr && (std::string_view(asked) == "1" || std::string_view(asked) == "true");
+}
+
 Settings ReadSettings(const TerseApi& api) {
   char* text = nullptr;
   if (api.config_show(nullptr, 0, &text) != TERSE_OK) {

@@ -26,6 +26,10 @@ struct Settings {
 // a method or a compressor is named.
 bool CompressionIsAskedFor();
 
+// Whether TERSE_PROGRESS_THREAD is 1 (or true): MPI's thread level is raised, where the program asks for
+// less.
+bool ProgressThreadIsAskedFor();
+
 // Of what terse_config_show says of the file and the environment.
 Settings ReadSettings(const TerseApi& api);
 Settings ParseSettings(std::string_view shown);

@@ -40,6 +40,13 @@ struct Signature {
   }
 };
 
+// The name of the tensor that a call is: the name of its type, its elements, and how many calls of the same
+// signature come before it in the period.
+inline std::string TensorName(const std::string& type, int64_t count, Form form, int32_t number) {
+  return type + "." + std::to_string(count) + "." + (form == Form::kBlocking ? "" : "nonblocking.") +
+         std::to_string(number);
+}
+
 // The names of an MPI's predefined types and operations, in the order of its mpi.h.
 struct Vocabulary {
   enum class TypeKind : uint8_t { kReal, kOther };  // kReal: one IEEE number of 4 or 8 bytes

@@ -88,6 +88,7 @@ struct CommunicatorFacts {
   int32_t size = 0;
   uint64_t members = 0;  // a hash of the ranks in MPI_COMM_WORLD that it consists of
   bool inter = false;
+  bool threads = false;  // all ranks of the job have MPI_THREAD_MULTIPLE
 
   bool SameAs(const CommunicatorFacts& other) const {
     return size == other.size && members == other.members && inter == other.inter;

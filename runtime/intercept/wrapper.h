@@ -20,10 +20,12 @@
 
 namespace terse::intercept {
 
-template <typename Forward>
-int Init(const Forward& forward) {
+// `raised` is the same call with MPI_THREAD_MULTIPLE.
+template <typename Forward, typename Raised>
+int Init(const Forward& forward, const Raised& raised) {
   const Frame frame;
-  const int result = forward();
+  const bool raise = frame.observes() && raising_threads.load(std::memory_order_relaxed);
+  const int result = raise ? raised() : forward();
   if (frame.observes() && result == MPI_SUCCESS) NoteInit();
   return result;
 }
@@ -95,14 +97,16 @@ int CallFortran(MPI_Fint* ierror, const Forward& forward) {
   return static_cast<int>(ierror != nullptr ? *ierror : error);
 }
 
-template <typename Forward>
-void FortranInit(MPI_Fint* ierror, const Forward& forward) {
-  Init([&] { return CallFortran(ierror, forward); });
+template <typename Forward, typename Raised>
+void FortranInit(MPI_Fint* ierror, const Forward& forward, const Raised& raised) {
+  Init([&] { return CallFortran(ierror, forward); }, [&] { return CallFortran(ierror, raised); });
 }
 
 template <typename Forward>
-void FortranAllReduce(Binding binding, Form form, const void* send, void* recv, int64_t count, MPI_Fint type,
-                      MPI_Fint op, MPI_Fint comm, MPI_Fint* ierror, const Forward& forward) {
+void FortranAllReduce(Binding binding, const void* send, void* recv, int64_t count, MPI_Fint type,
+                      MPI_Fint op, MPI_Fint comm, MPI_Fint* request, MPI_Fint* ierror,
+                      const Forward& forward) {
+  const Form form = request == nullptr ? Form::kBlocking : Form::kNonblocking;
   const Frame frame;
   if (!frame.observes()) {
     CallFortran(ierror, forward);
@@ -112,6 +116,7 @@ void FortranAllReduce(Binding binding, Form form, const void* send, void* recv, 
   int result = MPI_SUCCESS;
   if (compressing.load(std::memory_order_relaxed)) {
     const Pmpi& pmpi = GetPmpi();
+    MPI_Request made{};
     const AllReduceCall call{binding,
                              form,
                              FortranInPlace(send) ? MPI_IN_PLACE : send,
@@ -119,11 +124,13 @@ void FortranAllReduce(Binding binding, Form form, const void* send, void* recv, 
                              count,
                              pmpi.Type_f2c(type),
                              pmpi.Op_f2c(op),
-                             pmpi.Comm_f2c(comm)};
+                             pmpi.Comm_f2c(comm),
+                             &made};
     if (!TakeCall(call, &result)) {
       result = CallFortran(ierror, forward);
-    } else if (ierror != nullptr) {
-      *ierror = static_cast<MPI_Fint>(result);
+    } else {
+      if (request != nullptr && result == MPI_SUCCESS) *request = pmpi.Request_c2f(made);
+      if (ierror != nullptr) *ierror = static_cast<MPI_Fint>(result);
     }
   } else {
     result = CallFortran(ierror, forward);

@@ -157,6 +157,7 @@ TEST(Arguments, NullIsRefusedEverywhere) {
         terse_optimizer_step(group, 1, &tensor, send, nullptr, 0.1, &number),
         terse_group_set_loss_scale(nullptr, 1),
         terse_group_set_global_batch(nullptr, 1),
+        terse_group_set_exact(nullptr, 1),
         terse_tensor_set_mask(nullptr, 0, nullptr),
         terse_group_report(nullptr, &text),
         terse_group_report(group, nullptr),

@@ -18,8 +18,8 @@ using ::testing::HasSubstr;
 constexpr size_t kN = 700;
 
 // Registers one tensor, runs 60 steps of random gradients under plans that change at random, some steps
-// skipped, some clipped; drains what waits with dense steps; and gives how far the sum of what was applied is
-// from the sum of the reduced gradients, relative to it.
+// exact, some skipped, some clipped; drains what waits with dense steps; and gives how far the sum of what
+// was applied is from the sum of the reduced gradients, relative to it.
 double LostUnderRandomPlans(int ranks, const std::string& reduce, uint32_t seed) {
   std::vector<double> applied(kN);
   std::mutex mutex;
@@ -48,15 +48,23 @@ double LostUnderRandomPlans(int ranks, const std::string& reduce, uint32_t seed)
         ASSERT_TRUE(status.ok()) << status;
       }
       for (size_t i = 0; i < kN; ++i) gradient[i] = std::ldexp(normal(own), static_cast<int>(i % 7));
+      const bool exact = shared() % 4 == 0;
+      ASSERT_TRUE(engine.SetExact(exact).ok());
       const uint32_t fate = static_cast<uint32_t>(shared() % 5);
       const double part = fate == 0 ? 0.0 : fate == 1 ? 0.5 : 1.0;
       exchange(part);
       // A dense exchange has no memory: what was not applied of its gradient is gone, as it is without us.
-      const double kept = engine.row(*id).codec == wire::Codec::kNone ? part : 1.0;
+      const double kept = exact || engine.row(*id).codec == wire::Codec::kNone ? part : 1.0;
       const std::lock_guard<std::mutex> lock(mutex);
       for (size_t i = 0; i < kN; ++i) expected[i] += weight * kept * static_cast<double>(gradient[i]);
     }
-    ASSERT_TRUE(engine.Adopt(PlanOf(++version, engine.step(), {Dense()})).ok());
+    // In the end either way to drain.
+    if (seed % 2 == 0) {
+      ASSERT_TRUE(engine.SetExact(true).ok());
+    } else {
+      ASSERT_TRUE(engine.SetExact(false).ok());
+      ASSERT_TRUE(engine.Adopt(PlanOf(++version, engine.step(), {Dense()})).ok());
+    }
     std::fill(gradient.begin(), gradient.end(), 0.0f);
     for (int step = 0; step < 1200; ++step) exchange(1.0);
   });
@@ -126,6 +134,23 @@ TEST(PlanSwitch, RanksWithOtherPlansSaySo) {
     EXPECT_EQ(status.code(), absl::StatusCode::kAborted) << status;
     EXPECT_THAT(std::string(status.message()), HasSubstr("plan of 'w'"));
     EXPECT_THAT(std::string(status.message()), HasSubstr("bits 5"));
+  });
+}
+
+TEST(PlanSwitch, RanksOfWhichOneIsExactSaySo) {
+  RunRanks(2, TestConfig({{"compressor", "quantize"}}), [](Engine& engine) {
+    ASSERT_TRUE(engine.Register("w", wire::DType::kFloat32, {kN}).ok());
+    ASSERT_TRUE(engine.SetExact(engine.rank() == 1).ok());
+    std::vector<float> gradient(kN, 1.0f);
+    const auto exchange = [&] {
+      return engine.Allreduce({{.tensor = 0, .send = gradient.data(), .recv = gradient.data()}});
+    };
+    const absl::Status status = exchange();
+    EXPECT_EQ(status.code(), absl::StatusCode::kAborted) << status;
+    EXPECT_THAT(std::string(status.message()), HasSubstr("exchanges: exact"));
+    ASSERT_TRUE(engine.SetExact(true).ok());
+    EXPECT_TRUE(exchange().ok());
+    EXPECT_EQ(gradient[0], 1.0f);
   });
 }
 

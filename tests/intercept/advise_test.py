@@ -28,6 +28,7 @@ def main() -> None:
     # The program's own output comes first.
     advice = json.loads(result.stdout[result.stdout.index("{\n") :])
     require([row["count"] for row in advice["compress"]] == [70000, 5000], advice["compress"])
+    require([row["tensor"] for row in advice["compress"]] == ["MPI_FLOAT.70000.0", "MPI_FLOAT.5000.0"], advice["compress"])
     for row in advice["compress"]:
         require(row["dense_bytes"] == 4 * row["count"] and row["terse_bytes"] == row["count"] / 8, row)
         require(abs(row["dense_ms"] - (4 * row["count"] * 8 / 2e6 + 2 * 0.010)) < 1e-9, row)
@@ -36,7 +37,7 @@ def main() -> None:
 
     words = terse("--set", "min_elements=60000", "--", *job)
     require(words.returncode == 0, words.stderr)
-    for part in ("0: 70000 MPI_FLOAT MPI_SUM", "fewer than min_elements (60000)", "MPI_INT stays exact", "averages of weights"):
+    for part in ("MPI_FLOAT.70000.0, at 0: 70000 MPI_FLOAT MPI_SUM", "fewer than min_elements (60000)", "MPI_INT stays exact", "averages of weights"):
         require(part in words.stdout, f"'{part}' is not in\n{words.stdout}")
 
     alone = terse("--", life, "training")

@@ -15,6 +15,8 @@ Runs a job under the preload library and holds the report against what the progr
   refused     the library is for the other MPI: the job ends with a message that says so
   silent      without TERSE_REPORT: nothing is written anywhere
   compressed  counts, and `descend` had its gradients compressed and came to the solution
+  overlapped  counts, and `overlap` had all its gradients compressed and came to the solution
+  blocking    the same of its blocking gradients alone, with the reason for the others
   exact       counts, and nothing was compressed, for the reason that stderr says
 """
 
@@ -126,12 +128,31 @@ def check_compressed(arguments: argparse.Namespace, output: str, report: dict[st
     # Of 400 steps, three before the period was known and three after the validation in the middle.
     require(world["compressed_calls"] == 394, f"{world['compressed_calls']} calls were compressed")
     group = world["group"]
-    require(group["steps"] == 394 and group["calls"] == 394, f"steps {group['steps']}, calls {group['calls']}")
+    # Those three went through the group, too, exactly.
+    require(group["steps"] == 397 and group["calls"] == 397, f"steps {group['steps']}, calls {group['calls']}")
     require(group["bytes_sent"] * 4 < group["dense_bytes"], "bytes")
     (tensor,) = group["tensors"]
     require(tensor["codec"] != "none" and tensor["elements"] == 20000, f"{tensor}")
     (distance,) = [float(line.split()[1]) for line in output.splitlines() if line.startswith("distance ")]
     require(distance < 0.02, f"the job ended {distance} away from the solution")
+
+
+def check_overlap(arguments: argparse.Namespace, output: str, report: dict[str, Any], nonblocking: bool) -> None:
+    check_counts(arguments, output, report)
+    (world,) = report["communicators"]
+    require("error" not in world, f"{world.get('error')}")
+    # Three equal calls at the start look like a period of one.
+    require(world["period"] == 5 and world["deviations"] == 1, f"{world['deviations']} deviations from {world['period']}")
+    least = 240 * (4 if nonblocking else 1)
+    require(world["compressed_calls"] >= least, f"{world['compressed_calls']} calls were compressed, fewer than {least}")
+    sites = [site for site in world["sites"] if site["position"] is not None]
+    for site in sites:
+        gradient = site["type"] == "MPI_FLOAT"
+        require(site["compress"] == (gradient and (nonblocking or site["form"] == "blocking")), f"{site}")
+        if gradient and not site["compress"]:
+            require("MPI_THREAD_MULTIPLE" in site["reason"], site["reason"])
+    (distance,) = [float(line.split()[1]) for line in output.splitlines() if line.startswith("distance ")]
+    require(distance < 0.03, f"the job ended {distance} away from the solution")
 
 
 def check_exact(arguments: argparse.Namespace, output: str, report: dict[str, Any]) -> None:
@@ -186,7 +207,9 @@ def main() -> None:
             require([path.name for path in folder.iterdir()] == ["report.json"], f"files: {list(folder.iterdir())}")
             report = json.loads((folder / "report.json").read_text())
             checks = {"counts": check_counts, "training": check_training, "loops": check_loops,
-                      "compressed": check_compressed, "exact": check_exact}
+                      "compressed": check_compressed, "exact": check_exact,
+                      "overlapped": lambda *given: check_overlap(*given, nonblocking=True),
+                      "blocking": lambda *given: check_overlap(*given, nonblocking=False)}
             checks[arguments.check](arguments, result.stdout, report)
 
 

@@ -50,6 +50,10 @@ def main() -> None:
         result = terse("run", "--config", str(config), "--report", str(report), *job, TERSE_COMPRESSOR="onebit")
         require(result.returncode == 0 and world(report)["group"]["tensors"][0]["codec"] == "onebit", result.stderr)
 
+        result = terse("run", "--config", str(config), "--include", "other.*", "--report", str(report), *job)
+        (tensor,) = world(report)["group"]["tensors"]
+        require(tensor["codec"] == "none" and "include" in tensor["reason"], tensor)
+
         # The observing commands observe, whatever is configured.
         result = terse("advise", "--config", str(config), "--report", str(report), *job, TERSE_COMPRESSOR="onebit")
         require(result.returncode == 0 and "compressed_calls" not in world(report), result.stderr)

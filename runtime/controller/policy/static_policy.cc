@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/controller/policy/static_policy.h"
 
+#include <algorithm>
 #include <optional>
 #include <utility>
 
@@ -21,6 +22,10 @@ std::optional<std::string> ReasonForDense(const wire::Config& config, wire::Code
   if (tensor.elements < static_cast<uint64_t>(config.min_elements)) {
     return "below min_elements (" + std::to_string(tensor.elements) + " < " +
            std::to_string(config.min_elements) + ")";
+  }
+  const auto matches = [&](const std::string& pattern) { return GlobMatch(pattern, tensor.name); };
+  if (std::none_of(config.include.begin(), config.include.end(), matches)) {
+    return "no pattern of include matches its name";
   }
   for (const std::string& pattern : config.exclude) {
     if (GlobMatch(pattern, tensor.name)) return "excluded by \"" + pattern + "\"";
