@@ -69,6 +69,7 @@ constexpr absl::string_view kRules = R"(
 | `TERSE_REPORT` | the file into which a preload library writes what it saw ([preload.md](preload.md)) |
 | `TERSE_PRELOAD` | `observe` or `compress`: what a preload library does, whatever is configured ([preload.md](preload.md)) |
 | `TERSE_PROGRESS_THREAD` | 1: a preload library that compresses gives the job MPI_THREAD_MULTIPLE, which compressing non-blocking calls needs ([preload.md](preload.md)) |
+| `TERSE_DOUBLES` | 1: a preload library compresses sums of double precision like those of floats ([preload.md](preload.md)) |
 )";
 
 // "integer: 1 to 8"; the values of choices and booleans speak for themselves.

@@ -19,6 +19,7 @@ struct RunOptions {
   std::string mpi = "auto";
   std::string report;
   bool progress_thread = false;
+  bool doubles = false;
   Words flags;
   Words command;
 };
@@ -46,6 +47,7 @@ void Run(const RunOptions& options) {
        WithEarlierPreload(FindPreloadLibrary(DetectMpi(options.command, launcher, options.mpi)))},
       {"TERSE_PRELOAD", "compress"}};
   if (options.progress_thread) variables.emplace_back("TERSE_PROGRESS_THREAD", "1");
+  if (options.doubles) variables.emplace_back("TERSE_DOUBLES", "1");
   // Ranks on other hosts get all that was set here, and nothing of what is in the way.
   for (const ConfigLine& line : config) {
     if (line.origin == "environment" || line.origin == "flag") {
@@ -116,6 +118,8 @@ void AddRunCommand(CLI::App& app, const Words& job, std::function<void()>* run) 
       ->add_option("--report", options->report,
                    "Write what was done and why into this file (terse why reads it)")
       ->type_name("FILE");
+  command->add_flag("--doubles", options->doubles,
+                    "Compress sums of double precision, too. Solvers need theirs exact; gradients do not");
   command->add_flag("--progress-thread", options->progress_thread,
                     "Give the job MPI_THREAD_MULTIPLE where it asks for less: its non-blocking calls are "
                     "compressed, too, by a thread of the library");

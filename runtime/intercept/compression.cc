@@ -110,7 +110,7 @@ bool Compression::Eligible(const Signature& signature, const AllReduceCall& call
   // MPICH's mpi_f08 passes descriptors of arrays, not their addresses.
   if (call.binding == Binding::kMpiF08) return false;
 #endif
-  return MayCompress(signature, facts_, GetVocabulary(), GetJob().settings.min_elements);
+  return MayCompress(signature, facts_, GetVocabulary(), GetJob().settings.rules);
 }
 
 Exchange::Outcome Compression::Before(const PeriodLearner& learner, const Signature& signature,
@@ -119,6 +119,7 @@ Exchange::Outcome Compression::Before(const PeriodLearner& learner, const Signat
   Exchange::Call exchanged{.signature = signature.Hash(), .may_wait = signature.form == Form::kBlocking};
   if (call != nullptr && Eligible(signature, *call)) {
     exchanged.eligible = true;
+    exchanged.is_double = signature.type_size == sizeof(double);
     exchanged.type = GetVocabulary().types[static_cast<size_t>(signature.type)].name.c_str();
     exchanged.form = signature.form;
     exchanged.count = call->count;

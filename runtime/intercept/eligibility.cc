@@ -10,8 +10,8 @@ namespace {
 // A period that was seen less often than this may be a coincidence of the start.
 constexpr int64_t kFewRepeats = 10;
 
-std::string Exact(const Signature& signature, const CommunicatorRecord& record,
-                  const Vocabulary& vocabulary) {
+std::string Exact(const Signature& signature, const CommunicatorRecord& record, const Vocabulary& vocabulary,
+                  const Rules& rules) {
   using Kind = Vocabulary::TypeKind;
   if (record.facts.inter) return "an intercommunicator passes through";
   if (record.facts.size == 1) return "the rank is alone in its communicator";
@@ -27,8 +27,8 @@ std::string Exact(const Signature& signature, const CommunicatorRecord& record,
   const Vocabulary::Type& type = vocabulary.types[static_cast<size_t>(signature.type)];
   if (type.kind == Kind::kOther) return type.name + " stays exact";
   // Compilers can make Fortran's REAL twice as wide, so the name alone does not tell.
-  if (signature.type_size != sizeof(float)) {
-    return type.name + ": double precision stays exact unless it is asked for";
+  if (!rules.doubles && signature.type_size != sizeof(float)) {
+    return type.name + ": double precision stays exact unless it is asked for (terse run --doubles)";
   }
   return "";
 }
@@ -36,12 +36,13 @@ std::string Exact(const Signature& signature, const CommunicatorRecord& record,
 }  // namespace
 
 Verdict Judge(const CommunicatorRecord& record, const Site& site, const Vocabulary& vocabulary,
-              int64_t min_elements) {
+              const Rules& rules) {
   const Signature& signature = site.signature;
-  if (std::string reason = Exact(signature, record, vocabulary); !reason.empty()) return {false, reason};
-  if (signature.count < min_elements) {
+  if (std::string reason = Exact(signature, record, vocabulary, rules); !reason.empty())
+    return {false, reason};
+  if (signature.count < rules.min_elements) {
     return {false, std::to_string(signature.count) + " elements, fewer than min_elements (" +
-                       std::to_string(min_elements) + ")"};
+                       std::to_string(rules.min_elements) + ")"};
   }
   if (site.position < 0) {
     return {false, record.period > 0 ? "not periodic: outside the period of " +
@@ -53,13 +54,14 @@ Verdict Judge(const CommunicatorRecord& record, const Site& site, const Vocabula
 }
 
 bool MayCompress(const Signature& signature, const CommunicatorFacts& facts, const Vocabulary& vocabulary,
-                 int64_t min_elements) {
+                 const Rules& rules) {
   const bool form =
       signature.form == Form::kBlocking || (signature.form == Form::kNonblocking && facts.threads);
-  return form && signature.count >= min_elements && signature.op != kNotPredefined &&
+  return form && signature.count >= rules.min_elements && signature.op != kNotPredefined &&
          signature.op == vocabulary.sum && signature.type != kNotPredefined &&
          vocabulary.types[static_cast<size_t>(signature.type)].kind == Vocabulary::TypeKind::kReal &&
-         signature.type_size == sizeof(float) && !facts.inter && facts.size > 1;
+         (signature.type_size == sizeof(float) || (rules.doubles && signature.type_size == sizeof(double))) &&
+         !facts.inter && facts.size > 1;
 }
 
 std::vector<std::string> Doubts(const CommunicatorRecord& record, const Site& site) {

@@ -17,16 +17,22 @@ namespace terse::intercept {
 // The default of the configuration's key min_elements; a test holds the two together.
 inline constexpr int64_t kDefaultMinElements = 4096;
 
+// What a job says of which calls are to be compressed; alike on all ranks.
+struct Rules {
+  int64_t min_elements = kDefaultMinElements;
+  bool doubles = false;  // sums of double precision, too
+};
+
 struct Verdict {
   bool compress = false;
   std::string reason;  // why, or why not
 };
 Verdict Judge(const CommunicatorRecord& record, const Site& site, const Vocabulary& vocabulary,
-              int64_t min_elements);
+              const Rules& rules);
 
 // The same of a call before it is made, but for its place in a period.
 bool MayCompress(const Signature& signature, const CommunicatorFacts& facts, const Vocabulary& vocabulary,
-                 int64_t min_elements);
+                 const Rules& rules);
 
 // What about a site that would be compressed speaks against its being a gradient; usually nothing.
 std::vector<std::string> Doubts(const CommunicatorRecord& record, const Site& site);

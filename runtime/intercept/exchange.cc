@@ -14,6 +14,11 @@ uint64_t HashOf(uint64_t settings, const std::vector<uint64_t>& period) {
   return hash | 1;
 }
 
+template <typename T>
+bool Finite(const T* values, int64_t n) {
+  return std::all_of(values, values + n, [](T x) { return std::isfinite(x); });
+}
+
 }  // namespace
 
 Exchange::Exchange(const TerseApi* api, std::string error, uint64_t settings, Ranks ranks)
@@ -105,8 +110,8 @@ Exchange::Outcome Exchange::Run(size_t position, const Call& call) {
   const auto [found, fresh] = tensors_.try_emplace({call.signature, number}, -1);
   if (fresh) {
     const std::string name = TensorName(call.type, call.count, call.form, number);
-    if (api_->tensor_register(group_, name.c_str(), TERSE_FLOAT32, &call.count, 1, &found->second) !=
-        TERSE_OK) {
+    const terse_dtype_t dtype = call.is_double ? TERSE_FLOAT64 : TERSE_FLOAT32;
+    if (api_->tensor_register(group_, name.c_str(), dtype, &call.count, 1, &found->second) != TERSE_OK) {
       return Fail("registering " + name);
     }
     // Numbers of a signature come in order, so these are 0, 1, ... to the last.
@@ -123,9 +128,9 @@ Exchange::Outcome Exchange::RunTensor(terse_tensor_t tensor, const Call& call) {
   within_step_ = true;
   exchanged_.insert(tensor);
   // A compressed result that is not finite is NaN throughout; of an exact one a single element may be.
-  const float* const result = static_cast<const float*>(call.recv);
-  nonfinite_ |= exact_ ? !std::all_of(result, result + call.count, [](float x) { return std::isfinite(x); })
-                       : call.count > 0 && std::isnan(result[0]);
+  const int64_t looked_at = exact_ ? call.count : std::min<int64_t>(call.count, 1);
+  nonfinite_ |= call.is_double ? !Finite(static_cast<const double*>(call.recv), looked_at)
+                               : !Finite(static_cast<const float*>(call.recv), looked_at);
   return Outcome::kDone;
 }
 

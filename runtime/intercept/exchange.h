@@ -59,6 +59,7 @@ class Exchange {
     bool may_wait = true;   // for the other ranks; false of the start of a call that does not block
     const char* type = "";  // the name of its elements' type
     Form form = Form::kBlocking;
+    bool is_double = false;
     int64_t count = 0;
     const void* send = nullptr;  // recv for a call in place
     void* recv = nullptr;

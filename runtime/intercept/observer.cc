@@ -35,7 +35,7 @@ struct PersistentCall {
 // under `mutex` is touched when a communicator or a persistent request comes or goes, and at the end.
 struct Process {
   std::string report_path;
-  int64_t min_elements = kDefaultMinElements;
+  Rules rules;
   pid_t pid = 0;
   TickRate rate;
 
@@ -104,7 +104,7 @@ std::string OwnReport() {
   facts.abi = kAbi;
   facts.mpi = process->mpi_name;
   facts.program = ProgramFile();
-  facts.min_elements = process->min_elements;
+  facts.rules = process->rules;
   facts.seconds = process->rate.Seconds();
   facts.seconds_per_tick = process->rate.SecondsPerTick();
   const std::lock_guard<std::mutex> lock(process->mutex);
@@ -305,7 +305,7 @@ __attribute__((constructor)) void Load() {
   if (disable != nullptr && std::string_view(disable) == "1") return;
   process = new Process;
   if (report) process->report_path = path;
-  process->min_elements = MinElements();
+  process->rules = {MinElements(), DoublesAreAskedFor()};
   process->pid = getpid();
   compressing.store(CompressionIsAskedFor(), std::memory_order_relaxed);
   raising_threads.store(CompressionIsAskedFor() && ProgressThreadIsAskedFor(), std::memory_order_relaxed);

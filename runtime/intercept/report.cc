@@ -45,7 +45,7 @@ const char* Name(Form form) {
 Json SiteJson(const RankFacts& facts, const CommunicatorRecord& record, const Site& site, int32_t number,
               const Vocabulary& vocabulary) {
   const Signature& signature = site.signature;
-  const Verdict verdict = Judge(record, site, vocabulary, facts.min_elements);
+  const Verdict verdict = Judge(record, site, vocabulary, facts.rules);
   const double seconds = static_cast<double>(site.tally.ticks) * facts.seconds_per_tick;
   const double calls = static_cast<double>(site.tally.calls);
   const std::string type = signature.type == kNotPredefined
@@ -193,7 +193,7 @@ std::string RankReport(const RankFacts& facts, const Ledger& ledger, const Vocab
               {"world_size", facts.world_size},
               {"ranks", {facts.rank}},
               {"seconds", facts.seconds},
-              {"min_elements", facts.min_elements},
+              {"min_elements", facts.rules.min_elements},
               {"intercepted", InterceptedJson(ledger)},
               {"communicators", std::move(communicators)},
               {"warnings", std::move(warnings)}}

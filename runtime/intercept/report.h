@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "runtime/intercept/eligibility.h"
 #include "runtime/intercept/signature.h"
 #include "runtime/intercept/traffic.h"
 
@@ -23,7 +24,7 @@ struct RankFacts {
   std::string abi;      // "openmpi", "mpich"
   std::string mpi;      // as the library calls itself
   std::string program;  // its file
-  int64_t min_elements = 0;
+  Rules rules;
   double seconds = 0;  // since the first call that was seen, or MPI_Init
   double seconds_per_tick = 0;
 };

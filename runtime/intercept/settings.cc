@@ -60,6 +60,11 @@ std::string AsYaml(std::string_view value) {
   return list + "]";
 }
 
+bool IsOn(const char* variable) {
+  const char* const asked = std::getenv(variable);
+  return asked != nullptr && (std::string_view(asked) == "1" || std::string_view(asked) == "true");
+}
+
 }  // namespace
 
 bool CompressionIsAskedFor() {
@@ -72,10 +77,9 @@ bool CompressionIsAskedFor() {
   return false;
 }
 
-bool ProgressThreadIsAskedFor() {
-  const char* const asked = std::getenv("TERSE_PROGRESS_THREAD");
-  return asked != nullptr && (std::string_view(asked) == "1" || std::string_view(asked) == "true");
-}
+bool ProgressThreadIsAskedFor() { return IsOn("TERSE_PROGRESS_THREAD"); }
+
+bool DoublesAreAskedFor() { return IsOn("TERSE_DOUBLES"); }
 
 Settings ReadSettings(const TerseApi& api) {
   char* text = nullptr;
@@ -86,6 +90,7 @@ Settings ReadSettings(const TerseApi& api) {
   }
   Settings settings = ParseSettings(text);
   api.string_free(text);
+  settings.rules.doubles = DoublesAreAskedFor();
   return settings;
 }
 
@@ -104,7 +109,7 @@ Settings ParseSettings(std::string_view shown) {
       settings.error = "reduce: mean is no sum, and the job's calls are MPI_SUM; leave it out";
     }
     if (key == "min_elements")
-      std::from_chars(value.data(), value.data() + value.size(), settings.min_elements);
+      std::from_chars(value.data(), value.data() + value.size(), settings.rules.min_elements);
     if (origin != "file" || key == "reduce") continue;
     const size_t dot = key.find('.');
     if (dot == std::string::npos) {

@@ -9,6 +9,7 @@
 #include <string>
 #include <string_view>
 
+#include "runtime/intercept/eligibility.h"
 #include "runtime/intercept/terse_api.h"
 
 namespace terse::intercept {
@@ -16,10 +17,12 @@ namespace terse::intercept {
 struct Settings {
   std::string yaml;   // for terse_group_open_fcomm; the environment goes over it, as always
   std::string error;  // not empty: what keeps this job from being compressed
-  int64_t min_elements = 0;
+  Rules rules;
 
   // Of what decides which calls are compressed: the same on all ranks.
-  uint64_t Hash() const { return static_cast<uint64_t>(min_elements) * 0x9e3779b97f4a7c15u; }
+  uint64_t Hash() const {
+    return (static_cast<uint64_t>(rules.min_elements) * 2 + (rules.doubles ? 1 : 0)) * 0x9e3779b97f4a7c15u;
+  }
 };
 
 // Whether the environment asks for compression: TERSE_PRELOAD says so, or it is not set and a configuration,
@@ -29,6 +32,8 @@ bool CompressionIsAskedFor();
 // Whether TERSE_PROGRESS_THREAD is 1 (or true): MPI's thread level is raised, where the program asks for
 // less.
 bool ProgressThreadIsAskedFor();
+// Whether TERSE_DOUBLES is: sums of double precision are compressed like those of floats.
+bool DoublesAreAskedFor();
 
 // Of what terse_config_show says of the file and the environment.
 Settings ReadSettings(const TerseApi& api);

@@ -39,7 +39,7 @@ std::string Report(int rank, int steps) {
   RankFacts facts;
   facts.rank = rank;
   facts.world_size = 4;
-  facts.min_elements = 4096;
+  facts.rules.min_elements = 4096;
   facts.seconds_per_tick = 1e-6;
   return RankReport(facts, ledger, Words());
 }

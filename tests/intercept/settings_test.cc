@@ -25,7 +25,7 @@ std::string Shown(const std::string& yaml) {
 TEST(Settings, SumsStaySumsAndNothingTimesOut) {
   const Settings settings = ParseSettings(Shown("compressor: topk\n"));
   EXPECT_THAT(settings.error, IsEmpty());
-  EXPECT_EQ(settings.min_elements, 4096);
+  EXPECT_EQ(settings.rules.min_elements, 4096);
   EXPECT_THAT(Shown(settings.yaml), HasSubstr("reduce = sum"));
   EXPECT_THAT(Shown(settings.yaml), HasSubstr("transport.timeout_s = 86400"));
 }
@@ -37,7 +37,7 @@ TEST(Settings, KeepsWhatTheFileSays) {
       "topk: {density: 0.02, warmup_density: [0.25, 0.1]}\ntransport: {timeout_s: 7}\nseed: 9\n";
   const Settings settings = ParseSettings(Shown(file));
   EXPECT_THAT(settings.error, IsEmpty());
-  EXPECT_EQ(settings.min_elements, 100);
+  EXPECT_EQ(settings.rules.min_elements, 100);
   EXPECT_EQ(Shown(settings.yaml), Shown(file + "reduce: sum\n")) << settings.yaml;
 }
 
