@@ -14,8 +14,8 @@ trap 'rm -rf "$folder"' EXIT
 preload=("$root/benchmarks/preload.sh" --build "$1" --json)
 
 "${preload[@]}" --one-host --ranks 2 --pairs 2 --programs train,histogram --scale 0.02 >"$folder/one_host"
-accuracy=("${preload[@]}" --accuracy --ranks 2 --seeds 2 --epochs 1 --settings dense,topk --train "--hidden 16 --batch 200"
-  --output "$folder/kept")
+accuracy=("${preload[@]}" --accuracy --ranks 2 --seeds 2 --epochs 1 --settings "dense,topk"
+  --train "--hidden 16 --batch 200" --output "$folder/kept")
 "${accuracy[@]}" >"$folder/accuracy"
 # Again, from what was kept; and a limit that no run can keep to.
 "${accuracy[@]}" >"$folder/again" 2>"$folder/errors"
