@@ -4,9 +4,11 @@
 //
 // Work that is no training, with plain MPI, for benchmarks/preload.sh: what it costs such a job to have the
 // preload library under it.
-//   mixed      sums of 1 to 262,144 floats, doubles and integers, one after the other: all-reduces and
-//   nothing else solver     conjugate gradients on the Laplacian of a line: two sums of one double in every
-//   iteration histogram  a histogram of 65,536 integers, each round of new data
+//
+//   mixed      sums of 1 to 262,144 floats, doubles and integers, and nothing else
+//   solver     conjugate gradients on the Laplacian of a line: two sums of one double a round
+//   histogram  a histogram of 65,536 integers, of new data in each round
+//
 // Rank 0 prints 'seconds S', of the rounds. What came out is checked; a wrong result ends with status 1.
 #include <mpi.h>
 
@@ -111,7 +113,8 @@ int main(int argc, char** argv) {
   MPI_Comm_rank(MPI_COMM_WORLD, &rank);
   MPI_Comm_size(MPI_COMM_WORLD, &ranks);
   const std::string_view job = argc == 3 ? argv[1] : "";
-  const int rounds = argc == 3 ? std::atoi(argv[2]) : 0;
+  const int64_t asked = argc == 3 ? std::strtol(argv[2], nullptr, 10) : 0;
+  const int rounds = static_cast<int>(std::min(asked, int64_t{1'000'000'000}));
   if (rounds < 1 || (job != "mixed" && job != "solver" && job != "histogram")) {
     if (rank == 0) std::fputs("usage: plain_jobs mixed|solver|histogram ROUNDS\n", stderr);
     MPI_Finalize();

@@ -121,7 +121,7 @@ struct Images {
 
 // The bytes of an IDX file behind its header of `header` bytes; plain or gzipped.
 std::vector<uint8_t> ReadIdx(const std::string& path, uint32_t magic, size_t header, size_t item_size) {
-  const gzFile file = gzopen(path.c_str(), "rb");
+  gzFile file = gzopen(path.c_str(), "rb");
   if (file == nullptr) throw std::runtime_error(path + ": cannot be opened");
   std::vector<uint8_t> bytes(header + (size_t{1} << 26));  // more than the data set has
   const int got = gzread(file, bytes.data(), static_cast<unsigned>(bytes.size()));
@@ -414,7 +414,7 @@ class Trainer {
   Score Step(int step) {
     const int first = (step % epoch_steps_) * options_.batch * ranks_ + rank_ * options_.batch;
     for (int b = 0; b < options_.batch; ++b) {
-      const int image = order_[static_cast<size_t>(first + b)];
+      const int image = order_[first + b];
       train_.Normalize(image, images_.data() + static_cast<size_t>(b) * kPixels);
       labels_[static_cast<size_t>(b)] = train_.labels[static_cast<size_t>(image)];
     }
