@@ -231,7 +231,7 @@ def one_host_table(rows):
 
 def train_once(arguments, setting, seed):
     """The test accuracy of one training, from its file if it is there already."""
-    words = [arguments.bin.parent / "bin" / "train_openmpi", "--seed", seed, "--epochs", arguments.epochs, *arguments.train]
+    words = [arguments.bin / "train_openmpi", "--seed", seed, "--epochs", arguments.epochs, *arguments.train]
     path = arguments.output / f"{setting}_seed{seed}.json"
     # Without where it was built.
     what = {"setting": setting, "options": SETTINGS[setting], "ranks": arguments.ranks, "train": [str(w) for w in words[1:]]}
