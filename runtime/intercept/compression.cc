@@ -3,6 +3,8 @@
 
 #include <atomic>
 #include <cstdio>
+#include <limits>
+#include <string>
 #include <utility>
 
 #include "runtime/intercept/eligibility.h"
@@ -110,6 +112,8 @@ bool Compression::Eligible(const Signature& signature, const AllReduceCall& call
   // MPICH's mpi_f08 passes descriptors of arrays, not their addresses.
   if (call.binding == Binding::kMpiF08) return false;
 #endif
+  // Where ranks turn out to differ, the thread makes the call by MPI's own function (StartRequest).
+  if (call.form == Form::kNonblocking && call.count > std::numeric_limits<int>::max()) return false;
   return MayCompress(signature, facts_, GetVocabulary(), GetJob().settings.rules);
 }
 
@@ -122,11 +126,13 @@ Exchange::Outcome Compression::Before(const PeriodLearner& learner, const Signat
     exchanged.is_double = signature.type_size == sizeof(double);
     exchanged.type = GetVocabulary().types[static_cast<size_t>(signature.type)].name.c_str();
     exchanged.form = signature.form;
+    exchanged.name = call->name;
     exchanged.count = call->count;
     exchanged.send = call->send == MPI_IN_PLACE ? call->recv : call->send;
     exchanged.recv = call->recv;
   }
-  if (thread_ == nullptr && exchanged.eligible && !exchanged.may_wait && place.position >= 0) {
+  if (thread_ == nullptr && exchanged.eligible && !exchanged.may_wait &&
+      (place.position >= 0 || !exchanged.name.empty())) {
     thread_ = std::make_unique<ProgressThread>();
     follows_ = exchange_.running();
   }
@@ -141,7 +147,7 @@ Exchange::Outcome Compression::OnThread(const Exchange::Place& at, const Exchang
     period_ = std::make_shared<const std::vector<uint64_t>>(*at.period);
   }
   const Exchange::Place place{at.position, period_.get()};
-  if (follows_ && exchanged.eligible) {
+  if (exchanged.eligible && (follows_ || !exchanged.name.empty())) {
     if (call->form == Form::kNonblocking) {
       StartRequest(place, exchanged, *call);
       return Exchange::Outcome::kDone;
@@ -164,22 +170,23 @@ Exchange::Outcome Compression::OnThread(const Exchange::Place& at, const Exchang
 void Compression::StartRequest(const Exchange::Place& place, const Exchange::Call& exchanged,
                                const AllReduceCall& call) {
   std::atomic<bool>* const failed = StartGeneralized(call.request);
-  thread_->Post(
-      [this, failed, place, period = period_, task = exchanged, call, request = *call.request]() mutable {
-        task.may_wait = true;
-        Exchange::Outcome outcome = exchange_.Before(place, task);
-        // The ranks have not agreed: the program has gone on, so the sum is made here, as it was called.
-        if (outcome == Exchange::Outcome::kPass &&
-            (!has_private_ || GetPmpi().Allreduce(call.send, call.recv, static_cast<int>(call.count),
-                                                  call.type, call.op, private_) != MPI_SUCCESS)) {
-          outcome = Exchange::Outcome::kFailed;
-        }
-        if (outcome == Exchange::Outcome::kFailed) {
-          std::fprintf(stderr, "terse: %s\n", exchange_.error().c_str());
-          failed->store(true, std::memory_order_relaxed);
-        }
-        GetPmpi().Grequest_complete(request);
-      });
+  thread_->Post([this, failed, place, period = period_, task = exchanged, name = std::string(call.name), call,
+                 request = *call.request]() mutable {
+    task.may_wait = true;
+    task.name = name;
+    Exchange::Outcome outcome = exchange_.Before(place, task);
+    // The ranks have not agreed: the program has gone on, so the sum is made here, as it was called.
+    if (outcome == Exchange::Outcome::kPass &&
+        (!has_private_ || GetPmpi().Allreduce(call.send, call.recv, static_cast<int>(call.count), call.type,
+                                              call.op, private_) != MPI_SUCCESS)) {
+      outcome = Exchange::Outcome::kFailed;
+    }
+    if (outcome == Exchange::Outcome::kFailed) {
+      std::fprintf(stderr, "terse: %s\n", exchange_.error().c_str());
+      failed->store(true, std::memory_order_relaxed);
+    }
+    GetPmpi().Grequest_complete(request);
+  });
 }
 
 std::string Compression::error() const {

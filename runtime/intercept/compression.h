@@ -17,6 +17,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "runtime/intercept/exchange.h"
@@ -41,6 +42,7 @@ struct AllReduceCall {
   MPI_Op op;
   MPI_Comm comm;
   MPI_Request* request = nullptr;  // of a non-blocking call: set where it was taken
+  std::string_view name = {};      // that the program gave the call
 };
 
 // Not thread-safe, but for error().

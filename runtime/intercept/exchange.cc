@@ -40,6 +40,7 @@ Exchange::Outcome Exchange::Before(const Place& place, const Call& call) {
   if (std::exchange(end_due_, false) && !EndStep()) return Outcome::kFailed;
   if (std::exchange(begin_due_, false) && !running_ && !Start(*place.period)) return Outcome::kPass;
   if (!call.eligible) return Outcome::kPass;
+  if (!call.name.empty()) return RunNamed(call);
   if (running_) return Run(static_cast<size_t>(place.position), call);
   const terse_tensor_t tensor = KnownAs(call.signature);
   if (tensor < 0) return Outcome::kPass;
@@ -68,8 +69,17 @@ bool Exchange::SetExact(bool exact) {
 }
 
 bool Exchange::Start(const std::vector<uint64_t>& period) {
+  if (!OpenGroup(HashOf(settings_, period)) || !SetExact(false)) return false;
+  numbers_.clear();
+  std::map<uint64_t, int32_t> seen;
+  for (const uint64_t signature : period) numbers_.push_back(seen[signature]++);
+  running_ = true;
+  return true;
+}
+
+bool Exchange::OpenGroup(uint64_t hash) {
   if (off_) return false;
-  const uint64_t own = api_ == nullptr ? 0 : HashOf(settings_, period);
+  const uint64_t own = api_ == nullptr ? 0 : hash;
   // A rank that cannot take part says 0, so the others learn that something differs.
   if (!ranks_.same(own) || own == 0) {
     off_ = true;
@@ -87,12 +97,34 @@ bool Exchange::Start(const std::vector<uint64_t>& period) {
       return false;
     }
   }
-  if (!SetExact(false)) return false;
-  numbers_.clear();
-  std::map<uint64_t, int32_t> seen;
-  for (const uint64_t signature : period) numbers_.push_back(seen[signature]++);
-  running_ = true;
   return true;
+}
+
+terse_tensor_t Exchange::Register(const std::string& name, const Call& call) {
+  terse_tensor_t tensor = -1;
+  const terse_dtype_t dtype = call.is_double ? TERSE_FLOAT64 : TERSE_FLOAT32;
+  if (api_->tensor_register(group_, name.c_str(), dtype, &call.count, 1, &tensor) == TERSE_OK) return tensor;
+  Fail("registering " + name);
+  return -1;
+}
+
+Exchange::Outcome Exchange::RunNamed(const Call& call) {
+  auto named = named_.find(call.name);
+  if (named == named_.end()) {
+    // Ranks give names alike, so all come here; what the name belongs to is compared.
+    std::vector<uint64_t> facts = {call.signature};
+    for (const char c : call.name) facts.push_back(static_cast<unsigned char>(c));
+    if (!OpenGroup(HashOf(settings_, facts))) return Outcome::kPass;
+    const terse_tensor_t tensor = Register(std::string(call.name), call);
+    if (tensor < 0) return Outcome::kFailed;
+    named = named_.emplace(call.name, Named{call.signature, tensor}).first;
+  }
+  const auto& [signature, tensor] = named->second;
+  if (signature != call.signature) return Outcome::kPass;  // another tensor under the same name
+  if (exchanged_.contains(tensor) && !EndStep()) return Outcome::kFailed;
+  if (!SetExact(false)) return Outcome::kFailed;
+  ++compressed_calls_;
+  return RunTensor(tensor, call);
 }
 
 bool Exchange::EndStep() {
@@ -109,11 +141,8 @@ Exchange::Outcome Exchange::Run(size_t position, const Call& call) {
   const int32_t number = numbers_[position];
   const auto [found, fresh] = tensors_.try_emplace({call.signature, number}, -1);
   if (fresh) {
-    const std::string name = TensorName(call.type, call.count, call.form, number);
-    const terse_dtype_t dtype = call.is_double ? TERSE_FLOAT64 : TERSE_FLOAT32;
-    if (api_->tensor_register(group_, name.c_str(), dtype, &call.count, 1, &found->second) != TERSE_OK) {
-      return Fail("registering " + name);
-    }
+    found->second = Register(TensorName(call.type, call.count, call.form, number), call);
+    if (found->second < 0) return Outcome::kFailed;
     // Numbers of a signature come in order, so these are 0, 1, ... to the last.
     known_[call.signature] = number + 1;
   }

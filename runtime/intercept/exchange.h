@@ -10,8 +10,11 @@
 // did not fit: these are exact sums of the group then (terse_group_set_exact), to which each rank adds a
 // share.
 //
-// The step ends where the next period begins. If a compressed result of it was not finite the job is taken to
-// have skipped the step, as loss scalers do, and what was sent returns to the residuals.
+// A call that the program has named is the tensor of that name, in a period or not.
+//
+// The step ends where the next period begins, or where a tensor comes again. If a compressed result of it was
+// not finite the job is taken to have skipped the step, as loss scalers do, and what was sent returns to the
+// residuals.
 //
 // Everything is decided from the sequence of signatures, which is the same on all ranks, so ranks decide
 // alike. Knows nothing of MPI. Not thread-safe: MPI asks programs to order the calls of one communicator.
@@ -23,6 +26,7 @@
 #include <map>
 #include <set>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -60,6 +64,7 @@ class Exchange {
     const char* type = "";  // the name of its elements' type
     Form form = Form::kBlocking;
     bool is_double = false;
+    std::string_view name = {};  // as the program gave it; empty: the period says which tensor it is
     int64_t count = 0;
     const void* send = nullptr;  // recv for a call in place
     void* recv = nullptr;
@@ -97,6 +102,11 @@ class Exchange {
 
  private:
   bool Start(const std::vector<uint64_t>& period);
+  // Once all ranks have given the same hash; false where they have not, or it cannot be opened.
+  bool OpenGroup(uint64_t hash);
+  // -1 when that failed.
+  terse_tensor_t Register(const std::string& name, const Call& call);
+  Outcome RunNamed(const Call& call);
   bool SetExact(bool exact);
   // The tensor that a call outside of the period is taken for; -1: none.
   terse_tensor_t KnownAs(uint64_t signature);
@@ -110,6 +120,11 @@ class Exchange {
   const uint64_t settings_;
   Ranks ranks_;
   terse_group_t* group_ = nullptr;
+  struct Named {
+    uint64_t signature = 0;
+    terse_tensor_t tensor = -1;
+  };
+  std::map<std::string, Named, std::less<>> named_;
   bool off_ = false;     // for good: the ranks do not agree, or the group could not be opened
   bool broken_ = false;  // an exchange failed
   bool running_ = false;

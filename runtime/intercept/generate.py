@@ -38,6 +38,9 @@ INTERCEPTED = {
 NO_FORTRAN_ARGUMENTS = {"argc", "argv"}
 REQUIRED = {"MPI_Allreduce", "MPI_Iallreduce", "MPI_Start", "MPI_Startall", "MPI_Request_free", "MPI_Init"}
 
+# What is the library's own (terse_preload.h).
+OWN = "terse_preload_name_next"
+
 PREAMBLE = """#include <mpi.h>
 #if __has_include(<mpi-ext.h>)
 #include <mpi-ext.h>
@@ -246,6 +249,7 @@ def main() -> None:
         source += ["};", f"std::span<const PredefinedHandle> Predefined{name}() {{ return k{name}; }}"]
     source.append("}  // namespace terse::intercept")
     arguments.predefined.write_text("\n".join(source) + "\n", encoding="utf-8")
+    exported.append(OWN)
     names = "\n".join(f"    {name};" for name in exported)
     arguments.map.write_text(f"{{\n  global:\n{names}\n  local: *;\n}};\n", encoding="utf-8")
 

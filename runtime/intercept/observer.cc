@@ -70,6 +70,7 @@ struct LastUsed {
   Communicator* communicator = nullptr;
 };
 thread_local LastUsed last_used __attribute__((tls_model("initial-exec")));
+thread_local std::string next_name;
 
 int64_t MinElements() {
   const char* const text = std::getenv("TERSE_MIN_ELEMENTS");
@@ -349,7 +350,17 @@ void NoteInit() {
                      most_fewer == 0;
 }
 
-bool TakeCall(const AllReduceCall& call, int* result) {
+void NameNext(const char* name) {
+  constexpr size_t kMostBytes = 1000;
+  if (name == nullptr || !compressing.load(std::memory_order_relaxed)) return;
+  const size_t length = strnlen(name, kMostBytes + 1);
+  if (length == 0 || length > kMostBytes || std::memchr(name, '\n', length) != nullptr) return;
+  next_name.assign(name, length);
+}
+
+bool TakeCall(AllReduceCall call, int* result) {
+  const std::string name = std::exchange(next_name, {});
+  call.name = name;
   // What MPI has to complain of is left to it.
   if (call.comm == GetPmpi().no_comm) return false;
   Communicator* const communicator = Find(call.comm);
@@ -418,3 +429,7 @@ void ForgetPersistent(uintptr_t request) {
 }
 
 }  // namespace terse::intercept
+
+extern "C" __attribute__((visibility("default"))) void terse_preload_name_next(const char* name) {
+  terse::intercept::NameNext(name);
+}

@@ -82,7 +82,9 @@ void NoteInit();
 
 // Before an all-reduce, where calls are compressed: true when it was made in place of MPI's, or has failed as
 // *result says.
-bool TakeCall(const AllReduceCall& call, int* result);
+bool TakeCall(AllReduceCall call, int* result);
+// The name of this thread's next all-reduce.
+void NameNext(const char* name);
 // Before a persistent all-reduce is started.
 void NoteStarting(MPI_Request request);
 

@@ -85,18 +85,33 @@ class Rank {
              .same = [this](uint64_t value) { return world_.Same(rank_, value); }}) {}
 
   // An all-reduce in place.
-  Outcome Call(Vector* values, bool eligible = true, bool may_wait = true) {
+  Outcome Call(Vector* values, bool eligible = true, bool may_wait = true, std::string_view name = {}) {
     const uint64_t signature = values->size() * 2 + (eligible ? 1 : 0);
     const Exchange::Call call{.signature = signature,
                               .eligible = eligible,
                               .may_wait = may_wait,
                               .type = "MPI_FLOAT",
+                              .name = name,
                               .count = static_cast<int64_t>(values->size()),
                               .send = values->data(),
                               .recv = values->data()};
     const Outcome outcome = exchange_.Before(Exchange::PlaceOf(learner_, signature), call);
     if (outcome == Outcome::kPass) world_.Sum(rank_, values);
     learner_.Next(signature);
+    return outcome;
+  }
+
+  // The same of values in double precision, whose sums nobody makes but the exchange.
+  Outcome Call(std::vector<double>* values) {
+    const Exchange::Call call{.signature = 77,
+                              .eligible = true,
+                              .type = "MPI_DOUBLE",
+                              .is_double = true,
+                              .count = static_cast<int64_t>(values->size()),
+                              .send = values->data(),
+                              .recv = values->data()};
+    const Outcome outcome = exchange_.Before(Exchange::PlaceOf(learner_, 77), call);
+    learner_.Next(77);
     return outcome;
   }
 
@@ -273,6 +288,61 @@ TEST(Exchange, GivesTheStepBackThatWasNotFinite) {
     Drain(rank, &totals);
     EXPECT_LT(Distance(totals[0]), 1e-3);
     EXPECT_LT(Distance(totals[1]), 1e-3);
+  });
+}
+
+// Named calls need no period, and may come in any order; what is between them stays as it is.
+TEST(Exchange, NamesWin) {
+  RunRanks(kTopK, [](Rank& rank) {
+    std::vector<Totals> totals(2, Totals(512));
+    uint32_t state = 5;
+    for (int step = 0; step < 100; ++step) {
+      state = state * 1664525u + 1013904223u;
+      for (int i = 0; i < 2; ++i) {
+        const size_t g = static_cast<size_t>(i) ^ (state >> 30 & 1);
+        const bool drains = step >= 40;
+        Vector values = drains ? Vector(512, 0.0f) : Noise(512, rank.rank(), step * 2 + static_cast<int>(g));
+        for (int r = 0; r < kRanks && !drains; ++r) {
+          const Vector part = Noise(512, r, step * 2 + static_cast<int>(g));
+          for (size_t j = 0; j < part.size(); ++j) totals[g].given[j] += part[j];
+        }
+        EXPECT_EQ(rank.Call(&values, true, true, g == 0 ? "first" : "second"), Outcome::kDone) << step;
+        for (size_t j = 0; j < values.size(); ++j) totals[g].back[j] += values[j];
+      }
+      Vector loss(3, 1.0f);
+      EXPECT_EQ(rank.Call(&loss, false), Outcome::kPass);
+      EXPECT_EQ(loss[2], 3.0f);
+    }
+    EXPECT_LT(Distance(totals[0]), 1e-3);
+    EXPECT_LT(Distance(totals[1]), 1e-3);
+    EXPECT_EQ(rank.exchange().compressed_calls(), 200);
+    EXPECT_THAT(rank.exchange().Report(), HasSubstr("\"second\""));
+    // A name that comes with another size is not that tensor.
+    Vector other(100, 1.0f);
+    EXPECT_EQ(rank.Call(&other, true, true, "first"), Outcome::kPass);
+    EXPECT_EQ(other[0], 3.0f);
+  });
+}
+
+TEST(Exchange, SumsOfDoublePrecision) {
+  RunRanks("compressor: quantize\nreduce: sum\nmin_elements: 1\n", [](Rank& rank) {
+    double given = 0;
+    double back = 0;
+    for (int step = 0; step < 40; ++step) {
+      std::vector<double> values(300);
+      for (size_t i = 0; i < values.size(); ++i)
+        values[i] = std::sin(static_cast<double>(i) + step + rank.rank());
+      const Outcome outcome = rank.Call(&values);
+      EXPECT_EQ(outcome, step < 3 ? Outcome::kPass : Outcome::kDone);
+      if (step < 3) continue;
+      for (int r = 0; r < kRanks; ++r) given += std::sin(17.0 + step + r);
+      back += values[17];
+    }
+    EXPECT_NEAR(given, back, 0.5);
+    EXPECT_THAT(rank.exchange().Report(), HasSubstr("MPI_DOUBLE.300.0"));
+    std::vector<double> broken(300, std::numeric_limits<double>::infinity());
+    rank.Call(&broken);
+    EXPECT_TRUE(std::isnan(broken[0]));
   });
 }
 

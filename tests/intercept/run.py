@@ -15,6 +15,7 @@ Runs a job under the preload library and holds the report against what the progr
   refused     the library is for the other MPI: the job ends with a message that says so
   silent      without TERSE_REPORT: nothing is written anywhere
   compressed  counts, and `descend` had its gradients compressed and came to the solution
+  named       counts, and `named` had all its gradients compressed, under their names, and came to the solution
   overlapped  counts, and `overlap` had all its gradients compressed and came to the solution
   blocking    the same of its blocking gradients alone, with the reason for the others
   exact       counts, and nothing was compressed, for the reason that stderr says
@@ -137,6 +138,16 @@ def check_compressed(arguments: argparse.Namespace, output: str, report: dict[st
     require(distance < 0.02, f"the job ended {distance} away from the solution")
 
 
+def check_named(arguments: argparse.Namespace, output: str, report: dict[str, Any]) -> None:
+    check_counts(arguments, output, report)
+    (world,) = report["communicators"]
+    require("error" not in world and world["compressed_calls"] == 600, f"{world}")
+    tensors = {tensor["name"]: tensor["calls"] for tensor in world["group"]["tensors"]}
+    require(tensors == {"first": 200, "second": 200, "third": 200}, f"{tensors}")
+    (distance,) = [float(line.split()[1]) for line in output.splitlines() if line.startswith("distance ")]
+    require(distance < 0.02, f"the job ended {distance} away from the solution")
+
+
 def check_overlap(arguments: argparse.Namespace, output: str, report: dict[str, Any], nonblocking: bool) -> None:
     check_counts(arguments, output, report)
     (world,) = report["communicators"]
@@ -208,6 +219,7 @@ def main() -> None:
             report = json.loads((folder / "report.json").read_text())
             checks = {"counts": check_counts, "training": check_training, "loops": check_loops,
                       "compressed": check_compressed, "exact": check_exact,
+                      "named": check_named,
                       "overlapped": lambda *given: check_overlap(*given, nonblocking=True),
                       "blocking": lambda *given: check_overlap(*given, nonblocking=False)}
             checks[arguments.check](arguments, result.stdout, report)

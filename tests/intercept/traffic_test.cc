@@ -103,19 +103,30 @@ class EligibilityTest : public ::testing::Test {
  protected:
   Verdict Of(Signature signature) {
     const Site site{signature, Binding::kC, position_, {100, 0}};
-    return Judge(record_, site, Words(), kDefaultMinElements);
+    return Judge(record_, site, Words(), rules_);
   }
   EligibilityTest() {
     record_.facts = Facts();
     record_.period = 5;
   }
   CommunicatorRecord record_;
+  Rules rules_;
   int32_t position_ = 2;
 };
 
 TEST_F(EligibilityTest, LargePeriodicSumsOfFloats) {
   EXPECT_TRUE(Of(Sum(4096)).compress);
   EXPECT_THAT(Of(Sum(4096)).reason, HasSubstr("position 2 of a period of 5"));
+}
+
+TEST_F(EligibilityTest, WhatIsAskedFor) {
+  rules_.doubles = true;
+  EXPECT_TRUE(Of(Sum(4096, kDouble)).compress);
+  Signature nonblocking = Sum(4096);
+  nonblocking.form = Form::kNonblocking;
+  EXPECT_THAT(Of(nonblocking).reason, HasSubstr("MPI_THREAD_MULTIPLE"));
+  record_.facts.threads = true;
+  EXPECT_TRUE(Of(nonblocking).compress);
 }
 
 TEST_F(EligibilityTest, EverythingElseStaysExactAndSaysWhy) {
@@ -167,14 +178,16 @@ TEST_F(EligibilityTest, IsTheSameBeforeACall) {
       for (const int16_t op : std::initializer_list<int16_t>{kSum, kMax, kNotPredefined}) {
         for (const Form form : {Form::kBlocking, Form::kNonblocking, Form::kPersistent}) {
           for (const int size : {1, 4}) {
-            for (const bool inter : {false, true}) {
+            for (const int bits : {0, 1, 2, 3, 4, 5, 6, 7}) {
+              const bool inter = (bits & 1) != 0;
+              record_.facts.threads = (bits & 2) != 0;
+              rules_.doubles = (bits & 4) != 0;
               Signature signature = Sum(count, type);
               signature.op = op;
               signature.form = form;
               record_.facts.size = size;
               record_.facts.inter = inter;
-              EXPECT_EQ(MayCompress(signature, record_.facts, Words(), kDefaultMinElements),
-                        Of(signature).compress)
+              EXPECT_EQ(MayCompress(signature, record_.facts, Words(), rules_), Of(signature).compress)
                   << Of(signature).reason;
             }
           }
