@@ -32,7 +32,8 @@ int main(int argc, char** argv) {
       terse_preload_name(names[t]);
       MPI_Allreduce(MPI_IN_PLACE, sum, kParameters, MPI_FLOAT, MPI_SUM, MPI_COMM_WORLD);
       ++calls[kBlocking];
-      for (int i = 0; i < kParameters; ++i) weight[t][i] -= 0.1f * powf(0.98f, (float)step) * sum[i] / (float)size;
+      for (int i = 0; i < kParameters; ++i)
+        weight[t][i] -= 0.1f * powf(0.98f, (float)step) * sum[i] / (float)size;
     }
   }
   for (int t = 0; t < kTensors; ++t) {

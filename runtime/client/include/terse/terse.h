@@ -165,11 +165,11 @@ TERSE_API terse_status_t terse_group_set_loss_scale(terse_group_t* group, double
  * next collective call, where ranks that differ get TERSE_MISMATCH and may set it again. Not collective. */
 TERSE_API terse_status_t terse_group_set_global_batch(terse_group_t* group, int64_t samples);
 
-/* exact != 0: from the next collective call on every exchange is dense, whatever the plan says, and what waits in
- * residuals goes along with it, a share in each exchange; 0, as at the start: exchanges go as planned. For the
- * last steps of a job, and for steps in which compression must not show. All ranks set it alike, between
- * exchanges; ranks that differ get TERSE_MISMATCH in the next collective call and may set it again. Not
- * collective. */
+/* exact != 0: from the next collective call on every exchange is dense, whatever the plan says, and what
+ * waits in residuals goes along with it, a share in each exchange; 0, as at the start: exchanges go as
+ * planned. For the last steps of a job, and for steps in which compression must not show. All ranks set it
+ * alike, between exchanges; ranks that differ get TERSE_MISMATCH in the next collective call and may set it
+ * again. Not collective. */
 TERSE_API terse_status_t terse_group_set_exact(terse_group_t* group, int32_t exact);
 
 /* ---- State ---- */
