@@ -68,6 +68,7 @@ constexpr absl::string_view kRules = R"(
 | `TERSE_PLUGIN_PATH` | folders in which plug-ins are looked for first |
 | `TERSE_REPORT` | the file into which a preload library writes what it saw ([preload.md](preload.md)) |
 | `TERSE_PRELOAD` | `observe` or `compress`: what a preload library does, whatever is configured ([preload.md](preload.md)) |
+| `TERSE_HANG_AFTER_S` | seconds after which a preload library says why a call waits (60; 0: never; [preload.md](preload.md#when-a-job-hangs)) |
 )";
 
 // "integer: 1 to 8"; the values of choices and booleans speak for themselves.

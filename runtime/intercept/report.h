@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "runtime/intercept/hang/event.h"
 #include "runtime/intercept/signature.h"
 #include "runtime/intercept/traffic.h"
 
@@ -26,6 +27,9 @@ struct RankFacts {
   int64_t min_elements = 0;
   double seconds = 0;  // since the first call that was seen, or MPI_Init
   double seconds_per_tick = 0;
+  std::vector<HangEvent> hangs;  // some of hang_count
+  int64_t hang_count = 0;
+  std::string forensics_trouble;  // why this rank finds no hangs, or empty
 };
 
 std::string RankReport(const RankFacts& facts, const Ledger& ledger, const Vocabulary& vocabulary);
