@@ -30,8 +30,8 @@ LIMIT = 90
 # What must be said, each in one line.
 WANTED = {
     "cycle": [
-        r"rank 0 .* in call 2 of first: .*Not come: rank 1 .*call 1 of first.* in call 2 of second, .*to which rank 0 has not come",
-        r"rank 1 .* in call 2 of second: .*Not come: .*rank.* 0.* in call 2 of first, .*to which rank 1 has not come",
+        r"rank 0 .* in call 2 of first: .*Not come: ranks? 1.*call 1 of first.* in call 2 of second, .*to which rank 0 has not come",
+        r"rank 1 .* in call 2 of second: .*Not come: ranks? 0.*call 1 of second.* in call 2 of first, .*to which rank 1 has not come",
     ],
     "forms": [r"rank 0 .* in call 4 of MPI_COMM_WORLD: MPI_Allreduce of 1 MPI_DOUBLE \(MPI_MAX\)\. Come with another call: "
               r"rank 1 .*: call 4 of MPI_COMM_WORLD, MPI_Iallreduce of 1 MPI_DOUBLE \(MPI_MAX\), started"],
@@ -49,7 +49,6 @@ def fail(text: str) -> None:
 def command(arguments: argparse.Namespace, report: Path) -> list[str]:
     launcher, program = arguments.command[: arguments.words], arguments.command[arguments.words :]
     variables = {"LD_PRELOAD": arguments.library, "TERSE_REPORT": str(report), "TERSE_HANG_AFTER_S": arguments.after}
-    words = ["-x", "{}={}"] if arguments.mpi == "openmpi" else ["-genv", "{}", "{}"]
     forwarded = []
     for name, value in variables.items():
         forwarded += ["-x", f"{name}={value}"] if arguments.mpi == "openmpi" else ["-genv", name, value]

@@ -13,7 +13,7 @@ struct HangEvent {
   std::string call;     // "call 12 of MPI_COMM_WORLD"
   double seconds = 0;   // as far as was seen
   bool over = false;    // the rank went on
-  std::string message;  // what was said last
+  std::string message;  // what was said first
 };
 
 }  // namespace terse::intercept

@@ -179,6 +179,7 @@ std::string Explain(const RankName& self, const Place& wait, const std::vector<P
   Groups past;
   Groups unknown;
   std::vector<int> alike;
+  std::pair<double, int> last{wait.seconds, self.rank};  // who came last, so many seconds ago
   std::vector<int> started;
   for (const Heard& one : heard) {
     switch (one.reply.reached) {
@@ -203,6 +204,7 @@ std::string Explain(const RankName& self, const Place& wait, const std::vector<P
       other.Add(one.name, LastCall(*here, vocabulary));
     } else if (WaitsAlike(wait, answer, &seconds)) {
       alike.push_back(one.name.rank);
+      last = std::min(last, {seconds, one.name.rank});
     } else if (wait.signature.form == Form::kBlocking) {
       past.Add(one.name, "its last call is " + LastCall(*here, vocabulary));
     } else {
@@ -220,9 +222,10 @@ std::string Explain(const RankName& self, const Place& wait, const std::vector<P
   if (!alike.empty()) text += " Waiting there too: " + Numbers(alike) + ".";
   if (!started.empty()) text += " Has started it: " + Numbers(started) + ".";
   if (missing.empty() && other.empty() && past.empty() && unknown.empty() && unasked == 0) {
-    text +=
-        " All ranks have come with the same call: MPI or the network is slow or stuck, or it was made in "
-        "different communicators of the same ranks that were first used in different orders.";
+    text += " All ranks have come with the same call, the last one, rank " + std::to_string(last.second) +
+            ", " + Seconds(last.first) +
+            " ago: MPI or the network is slow or stuck, or it was made in "
+            "different communicators of the same ranks that were first used in different orders.";
   }
   return text;
 }

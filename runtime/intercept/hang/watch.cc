@@ -218,11 +218,10 @@ void Watch::Investigate(const Board::Seen& wait, Known* known) {
     ++event_count_;
     known->event = events_.size();
     if (events_.size() < kMostEvents) {
-      events_.push_back({{options_.rank, Describe(wait.place), wait.place.seconds, false, ""}, wait.place});
+      events_.push_back({{options_.rank, Describe(wait.place), wait.place.seconds, false, text}, wait.place});
     }
   }
   known->said = true;
-  if (known->event < events_.size()) events_[known->event].told.message = text;
 }
 
 }  // namespace terse::intercept

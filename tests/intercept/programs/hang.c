@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * usage: hang late|cycle|forms|finalize|killed
+ * usage: hang late|cycle|forms|finalize|killed|stopped
  *
  * A job whose last calls wait for something. All but `late` wait forever: whoever starts them ends them.
  */
@@ -9,7 +9,6 @@
 
 #include "tests/intercept/programs/check.h"
 
-/* Also where the report of a job that ends well counts it. */
 static void reduce(int count, MPI_Comm comm) {
   static float in[1000], out[1000], reference[1000];
   fill(in, count, count);
@@ -27,7 +26,7 @@ int main(int argc, char** argv) {
   for (int i = 0; i < 3; ++i) reduce(10, MPI_COMM_WORLD);
   double one = 1, sum = 0;
   if (strcmp(mode, "late") == 0) {
-    if (rank == 1) sleep(4);
+    if (rank == 1) sleep(3);
     reduce(1000, MPI_COMM_WORLD);
   } else if (strcmp(mode, "cycle") == 0) {
     MPI_Comm comms[2];
@@ -47,9 +46,13 @@ int main(int argc, char** argv) {
       MPI_Allreduce(&one, &sum, 1, MPI_DOUBLE, MPI_MAX, MPI_COMM_WORLD);
     }
   } else if (strcmp(mode, "finalize") == 0) {
-    if (rank != 1) MPI_Allreduce(&one, &sum, 1, MPI_DOUBLE, MPI_SUM, MPI_COMM_WORLD);
-  } else if (strcmp(mode, "killed") == 0) {
-    if (rank == 1) raise(SIGKILL);
+    if (rank == 1) {
+      MPI_Finalize();
+      return 0;
+    }
+    MPI_Allreduce(&one, &sum, 1, MPI_DOUBLE, MPI_SUM, MPI_COMM_WORLD);
+  } else {
+    if (rank == 1) raise(strcmp(mode, "killed") == 0 ? SIGKILL : SIGSTOP);
     MPI_Allreduce(&one, &sum, 1, MPI_DOUBLE, MPI_SUM, MPI_COMM_WORLD);
   }
   print_calls();
