@@ -18,12 +18,15 @@ for mpi in openmpi mpich; do
   program=$build/bin/intercept_overhead_$mpi
   [[ -x $program ]] || continue
   if [[ $mpi == openmpi ]]; then
-    launcher=(mpirun.openmpi -x "LD_PRELOAD=$library" -n 1)
+    launcher=(mpirun.openmpi -x "LD_PRELOAD=$library" -n)
   else
-    launcher=(mpirun.mpich -genv LD_PRELOAD "$library" -n 1)
+    launcher=(mpirun.mpich -genv LD_PRELOAD "$library" -n)
   fi
   echo "== $mpi, observing"
-  "${launcher[@]}" env TERSE_REPORT="$report" "$program"
+  "${launcher[@]}" 1 env TERSE_REPORT="$report" "$program"
+  # A job of one rank has none.
+  echo "== $mpi, observing, with hang forensics"
+  "${launcher[@]}" 2 env TERSE_REPORT="$report" "$program"
   echo "== $mpi, not configured"
-  "${launcher[@]}" "$program"
+  "${launcher[@]}" 1 "$program"
 done

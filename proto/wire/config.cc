@@ -13,9 +13,10 @@ namespace terse::wire {
 namespace {
 
 constexpr std::string_view kPrefix = "TERSE_";
-constexpr std::string_view kOtherEnvironment[] = {"TERSE_CONFIG",          "TERSE_LOG",    "TERSE_SIMD",
-                                                  "TERSE_PLUGIN_PATH",     "TERSE_REPORT", "TERSE_PRELOAD",
-                                                  "TERSE_PROGRESS_THREAD", "TERSE_DOUBLES"};
+constexpr std::string_view kOtherEnvironment[] = {
+    "TERSE_CONFIG",          "TERSE_LOG",     "TERSE_SIMD",
+    "TERSE_PLUGIN_PATH",     "TERSE_REPORT",  "TERSE_PRELOAD",
+    "TERSE_PROGRESS_THREAD", "TERSE_DOUBLES", "TERSE_HANG_AFTER_S"};
 
 template <typename... Parts>
 absl::Status Invalid(const Parts&... parts) {

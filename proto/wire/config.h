@@ -166,7 +166,7 @@ class Settings {
 
 // Variables with our prefix that are not settings: TERSE_CONFIG (path of the YAML file), TERSE_LOG,
 // TERSE_SIMD, TERSE_PLUGIN_PATH, TERSE_REPORT, TERSE_PRELOAD,
-// TERSE_PROGRESS_THREAD, TERSE_DOUBLES.
+// TERSE_PROGRESS_THREAD, TERSE_DOUBLES, TERSE_HANG_AFTER_S.
 absl::Span<const std::string_view> OtherEnvironment();
 
 // Canonical text of all `agreed` keys, one "key = value" a line: what ranks compare at open. The first

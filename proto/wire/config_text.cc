@@ -70,6 +70,7 @@ constexpr absl::string_view kRules = R"(
 | `TERSE_PRELOAD` | `observe` or `compress`: what a preload library does, whatever is configured ([preload.md](preload.md)) |
 | `TERSE_PROGRESS_THREAD` | 1: a preload library that compresses gives the job MPI_THREAD_MULTIPLE, which compressing non-blocking calls needs ([preload.md](preload.md)) |
 | `TERSE_DOUBLES` | 1: a preload library compresses sums of double precision like those of floats ([preload.md](preload.md)) |
+| `TERSE_HANG_AFTER_S` | seconds after which a preload library says why a call waits (60; 0: never; [preload.md](preload.md#when-a-job-hangs)) |
 )";
 
 // "integer: 1 to 8"; the values of choices and booleans speak for themselves.

@@ -256,7 +256,7 @@ bool FortranInPlace(const void* address) {
 
 const Vocabulary& GetVocabulary() { return GetPredefined().vocabulary; }
 
-Signature MakeSignature(int64_t count, MPI_Datatype type, MPI_Op op, Form form) {
+Signature PredefinedSignature(int64_t count, MPI_Datatype type, MPI_Op op, Form form) {
   static Predefined& predefined = GetPredefined();
   Signature signature;
   signature.count = count;
@@ -265,7 +265,13 @@ Signature MakeSignature(int64_t count, MPI_Datatype type, MPI_Op op, Form form) 
   signature.type = predefined.types.Find(Bits(type));
   if (signature.type != kNotPredefined) {
     signature.type_size = predefined.SizeOf(signature.type, type);
-  } else if (type != GetPmpi().no_type) {
+  }
+  return signature;
+}
+
+Signature MakeSignature(int64_t count, MPI_Datatype type, MPI_Op op, Form form) {
+  Signature signature = PredefinedSignature(count, type, op, form);
+  if (signature.type == kNotPredefined && type != GetPmpi().no_type) {
     int size = 0;
     GetPmpi().Type_size(type, &size);
     signature.type_size = std::max(size, 0);  // negative: more than an int holds

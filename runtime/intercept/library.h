@@ -72,7 +72,7 @@ uintptr_t Bits(Handle handle) {
 // What the library itself calls, always by its PMPI name.
 // clang-format off
 #define TERSE_PMPI_FUNCTIONS(X)                                                                     \
-  X(Allreduce) X(Comm_call_errhandler) X(Comm_create) X(Comm_create_group) X(Comm_create_keyval) X(Comm_free) X(Comm_get_attr) X(Comm_get_name) X(Comm_group) \
+  X(Allgather) X(Allreduce) X(Barrier) X(Comm_call_errhandler) X(Comm_create) X(Comm_create_group) X(Comm_create_keyval) X(Comm_free) X(Comm_get_attr) X(Comm_get_name) X(Comm_group) \
   X(Comm_rank) X(Comm_set_attr) X(Comm_set_errhandler) X(Comm_size) X(Comm_test_inter) X(Gather)    \
   X(Gatherv) X(Get_library_version) X(Grequest_complete) X(Grequest_start) X(Group_free) X(Group_size) \
   X(Group_translate_ranks) X(Initialized) X(Query_thread) X(Status_set_cancelled) X(Status_set_elements) X(Type_size)
@@ -118,6 +118,8 @@ bool FortranInPlace(const void* address);
 
 // The signature of a call. Of a handle that is none, only what needs no MPI.
 Signature MakeSignature(int64_t count, MPI_Datatype type, MPI_Op op, Form form);
+// The same without a question to MPI about a type that is not predefined, whose size stays 0.
+Signature PredefinedSignature(int64_t count, MPI_Datatype type, MPI_Op op, Form form);
 
 }  // namespace terse::intercept
 

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "runtime/intercept/eligibility.h"
+#include "runtime/intercept/forensics.h"
 #include "runtime/intercept/library.h"
 #include "runtime/intercept/report.h"
 #include "runtime/intercept/settings.h"
@@ -108,6 +109,8 @@ std::string OwnReport() {
   facts.rules = process->rules;
   facts.seconds = process->rate.Seconds();
   facts.seconds_per_tick = process->rate.SecondsPerTick();
+  facts.hangs = HangEvents(&facts.hang_count);
+  facts.forensics_trouble = ForensicsTrouble();
   const std::lock_guard<std::mutex> lock(process->mutex);
   Ledger ledger = process->ledger;
   for (const Communicator* communicator : process->live) ledger.Add(communicator->Snapshot());
@@ -152,7 +155,6 @@ void ReportTogether() {
     result = pmpi.Gatherv(own.data(), size, pmpi.char_type, all.data(), sizes.data(), offsets.data(),
                           pmpi.char_type, 0, comm);
   }
-  pmpi.Comm_free(&process->private_world);
   if (result != MPI_SUCCESS) {
     ReportAlone();
   } else if (process->rank == 0) {
@@ -191,6 +193,7 @@ static int OnCommunicatorDeleted(MPI_Comm, int, void* value, void*) {
 
 // MPI_Finalize deletes the attributes of MPI_COMM_SELF before it does anything else.
 static int OnFinalize(MPI_Comm, int, void*, void*) {
+  EnterFinalize();
   CloseAll();
   if (FirstToReport()) {
     if (process->has_private_world) {
@@ -200,6 +203,10 @@ static int OnFinalize(MPI_Comm, int, void*, void*) {
     }
   }
   observing.store(false, std::memory_order_relaxed);
+  if (process->has_private_world) {
+    StopForensics(process->private_world);
+    GetPmpi().Comm_free(&process->private_world);
+  }
   return MPI_SUCCESS;
 }
 }  // extern "C"
@@ -223,8 +230,8 @@ bool Attach() {
   return true;
 }
 
-// FNV-1a over the ranks in MPI_COMM_WORLD.
-uint64_t HashMembers(MPI_Comm comm) {
+// Of a communicator's ranks.
+std::vector<int> RanksInWorld(MPI_Comm comm) {
   const Pmpi& pmpi = GetPmpi();
   MPI_Group group;
   MPI_Group world;
@@ -238,12 +245,17 @@ uint64_t HashMembers(MPI_Comm comm) {
   pmpi.Group_translate_ranks(group, size, ranks.data(), world, world_ranks.data());
   pmpi.Group_free(&group);
   pmpi.Group_free(&world);
+  return world_ranks;
+}
+
+// FNV-1a over the ranks in MPI_COMM_WORLD.
+uint64_t HashMembers(const std::vector<int>& ranks) {
   uint64_t hash = 0xcbf29ce484222325u;
-  for (const int rank : world_ranks) hash = (hash ^ static_cast<uint32_t>(rank)) * 0x100000001b3u;
+  for (const int rank : ranks) hash = (hash ^ static_cast<uint32_t>(rank)) * 0x100000001b3u;
   return hash >> 12;  // every reader of JSON keeps 52 bits
 }
 
-CommunicatorFacts FactsOf(MPI_Comm comm) {
+CommunicatorFacts FactsOf(MPI_Comm comm, const std::vector<int>& ranks) {
   const Pmpi& pmpi = GetPmpi();
   CommunicatorFacts facts;
   int size = 0;
@@ -253,7 +265,7 @@ CommunicatorFacts FactsOf(MPI_Comm comm) {
   facts.size = size;
   facts.inter = inter != 0;
   facts.threads = process->threads;
-  facts.members = HashMembers(comm);
+  facts.members = HashMembers(ranks);
   std::vector<char> name(MPI_MAX_OBJECT_NAME + 1, '\0');
   int length = 0;
   pmpi.Comm_get_name(comm, name.data(), &length);
@@ -275,7 +287,9 @@ Shared* StateOf(MPI_Comm comm) {
     const std::lock_guard<std::mutex> lock(process->attach_mutex);
     pmpi.Comm_get_attr(comm, process->comm_keyval, &value, &found);
     if (found == 0) {
-      auto* const made = new Shared(std::make_shared<Communicator>(FactsOf(comm)));
+      const std::vector<int> ranks = RanksInWorld(comm);
+      const CommunicatorFacts facts = FactsOf(comm, ranks);
+      auto* const made = new Shared(std::make_shared<Communicator>(facts, Watched(facts, ranks)));
       if (compressing.load(std::memory_order_relaxed)) (*made)->Compress(comm);
       {
         const std::lock_guard<std::mutex> live_lock(process->mutex);
@@ -317,6 +331,7 @@ __attribute__((constructor)) void Load() {
 // that was forked has nothing to say.
 __attribute__((destructor)) void Unload() {
   if (process == nullptr || process->pid != getpid()) return;
+  StopForensicsAlone();
   if (process->attached.load(std::memory_order_acquire) && FirstToReport()) ReportAlone();
   observing.store(false, std::memory_order_relaxed);
 }
@@ -341,13 +356,14 @@ void NoteInit() {
   if (result != MPI_SUCCESS) return;
   pmpi.Comm_set_errhandler(process->private_world, pmpi.errors_return);
   process->has_private_world = true;
-  int level = MPI_THREAD_SINGLE;
-  pmpi.Query_thread(&level);
-  int fewer = level == MPI_THREAD_MULTIPLE ? 0 : 1;
-  int most_fewer = 1;
-  process->threads = pmpi.Allreduce(&fewer, &most_fewer, 1, pmpi.int_type, pmpi.max,
-                                    process->private_world) == MPI_SUCCESS &&
-                     most_fewer == 0;
+  facts.threads = process->threads;
+  StartForensics(process->private_world, process->rank, process->world_size);
+}
+
+Whereabouts* WhereaboutsOf(MPI_Comm comm) {
+  if (comm == GetPmpi().no_comm) return nullptr;
+  const Communicator* const communicator = Find(comm);
+  return communicator != nullptr ? communicator->where() : nullptr;
 }
 
 void NameNext(const char* name) {
@@ -416,6 +432,10 @@ void NoteStarted(MPI_Request request, int64_t ticks) {
     call = found->second;
   }
   call.communicator->Record(call.signature, call.binding, ticks);
+  if (Whereabouts* const where = call.communicator->where(); where != nullptr) {
+    where->Enter(call.signature, Now() - ticks);
+    where->Leave(true, Now());
+  }
 }
 
 void ForgetPersistent(uintptr_t request) {

@@ -19,6 +19,7 @@
 #include <utility>
 
 #include "runtime/intercept/compression.h"
+#include "runtime/intercept/hang/whereabouts.h"
 #include "runtime/intercept/signature.h"
 #include "runtime/intercept/traffic.h"
 
@@ -29,7 +30,9 @@ namespace terse::intercept {
 // own, which is asked before the call.
 class Communicator {
  public:
-  explicit Communicator(CommunicatorFacts facts) : facts_(std::move(facts)) {}
+  // `where` is its place in the hang forensics, or null.
+  Communicator(CommunicatorFacts facts, std::shared_ptr<Whereabouts> where)
+      : facts_(std::move(facts)), where_(std::move(where)) {}
   // From now on calls may be compressed. Before the first call.
   void Compress(MPI_Comm comm) { compression_ = std::make_unique<Compression>(comm, facts_); }
   ~Communicator();  // its traffic goes into the process's ledger
@@ -58,6 +61,7 @@ class Communicator {
     const std::lock_guard<std::mutex> lock(mutex_);
     if (compression_ != nullptr) compression_->Close();
   }
+  Whereabouts* where() const { return where_.get(); }
   std::string error() const {
     const std::lock_guard<std::mutex> lock(mutex_);
     return compression_ == nullptr ? "" : compression_->error();
@@ -65,6 +69,7 @@ class Communicator {
 
  private:
   const CommunicatorFacts facts_;
+  const std::shared_ptr<Whereabouts> where_;
   mutable std::mutex mutex_;
   Traffic traffic_;
   std::unique_ptr<Compression> compression_;

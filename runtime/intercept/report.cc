@@ -3,6 +3,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -16,6 +17,10 @@ namespace terse::intercept {
 namespace {
 
 using Json = nlohmann::ordered_json;
+
+// Of a job, however many ranks it has.
+constexpr size_t kMostWarnings = 16;
+constexpr size_t kMostHangs = 256;
 
 const char* Name(Binding binding) {
   switch (binding) {
@@ -146,11 +151,45 @@ void AddRank(Json* to, const Json& other) {
   }
 }
 
+Json HangsJson(const RankFacts& facts) {
+  Json events = Json::array();
+  double longest = 0;
+  for (const HangEvent& event : facts.hangs) {
+    longest = std::max(longest, event.seconds);
+    events.push_back({{"rank", event.rank},
+                      {"call", event.call},
+                      {"seconds", event.seconds},
+                      {"over", event.over},
+                      {"message", event.message}});
+  }
+  return {{"count", facts.hang_count}, {"longest_s", longest}, {"events", std::move(events)}};
+}
+
+void AddHangs(Json* job, const Json& hangs) {
+  if (!job->contains("hangs")) {
+    (*job)["hangs"] = hangs;
+    return;
+  }
+  Json& all = (*job)["hangs"];
+  all["count"] = all["count"].get<int64_t>() + hangs.at("count").get<int64_t>();
+  all["longest_s"] = std::max(all["longest_s"].get<double>(), hangs.at("longest_s").get<double>());
+  for (const Json& event : hangs.at("events")) {
+    if (all["events"].size() < kMostHangs) all["events"].push_back(event);
+  }
+}
+
 void Merge(Json* job, const Json& rank) {
   (*job)["ranks"].push_back(rank.at("ranks").at(0));
   for (const auto& [key, value] : rank.at("intercepted").items()) {
     Json& sum = (*job)["intercepted"][key];
     sum = sum.get<int64_t>() + value.get<int64_t>();
+  }
+  if (rank.contains("hangs")) AddHangs(job, rank.at("hangs"));
+  // Mostly all ranks say the same.
+  for (const Json& warning : rank.at("warnings")) {
+    Json& all = (*job)["warnings"];
+    if (all.size() < kMostWarnings && std::find(all.begin(), all.end(), warning) == all.end())
+      all.push_back(warning);
   }
   for (const Json& communicator : rank.at("communicators")) {
     Json* found = nullptr;
@@ -185,7 +224,11 @@ std::string RankReport(const RankFacts& facts, const Ledger& ledger, const Vocab
     warnings.push_back(std::to_string(ledger.other_instances()) + " communicators are not listed; their " +
                        std::to_string(ledger.other().calls) + " calls count among all");
   }
-  return Json{{"report", kReportVersion},
+  if (!facts.forensics_trouble.empty()) {
+    warnings.push_back("rank " + std::to_string(facts.rank) +
+                       " has no hang forensics: " + facts.forensics_trouble);
+  }
+  Json report{{"report", kReportVersion},
               {"version", TERSE_VERSION_STRING},
               {"mpi", facts.mpi},
               {"abi", facts.abi},
@@ -196,8 +239,9 @@ std::string RankReport(const RankFacts& facts, const Ledger& ledger, const Vocab
               {"min_elements", facts.rules.min_elements},
               {"intercepted", InterceptedJson(ledger)},
               {"communicators", std::move(communicators)},
-              {"warnings", std::move(warnings)}}
-      .dump(1, ' ', false, Json::error_handler_t::replace);
+              {"warnings", std::move(warnings)}};
+  if (facts.hang_count > 0) report["hangs"] = HangsJson(facts);
+  return report.dump(1, ' ', false, Json::error_handler_t::replace);
 }
 
 std::string MergeReports(const std::vector<std::string>& reports) {

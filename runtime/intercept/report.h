@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "runtime/intercept/eligibility.h"
+#include "runtime/intercept/hang/event.h"
 #include "runtime/intercept/signature.h"
 #include "runtime/intercept/traffic.h"
 
@@ -27,6 +28,9 @@ struct RankFacts {
   Rules rules;
   double seconds = 0;  // since the first call that was seen, or MPI_Init
   double seconds_per_tick = 0;
+  std::vector<HangEvent> hangs;  // some of hang_count
+  int64_t hang_count = 0;
+  std::string forensics_trouble;  // why this rank finds no hangs, or empty
 };
 
 std::string RankReport(const RankFacts& facts, const Ledger& ledger, const Vocabulary& vocabulary);

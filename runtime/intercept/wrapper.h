@@ -11,6 +11,7 @@
 #include <mpi-ext.h>
 #endif
 
+#include "runtime/intercept/forensics.h"
 #include "runtime/intercept/library.h"
 #include "runtime/intercept/observer.h"
 #include "runtime/intercept/signature.h"
@@ -35,9 +36,11 @@ int AllReduce(const AllReduceCall& call, const Forward& forward) {
   const Frame frame;
   if (!frame.observes()) return forward();
   const int64_t begin = Now();
+  Inside inside(call.form, call.count, call.type, call.op, call.comm, begin);
   int result = MPI_SUCCESS;
   if (!compressing.load(std::memory_order_relaxed) || !TakeCall(call, &result)) result = forward();
   const int64_t ticks = Now() - begin;
+  inside.Leave(result == MPI_SUCCESS, begin + ticks);
   if (result == MPI_SUCCESS)
     NoteCall(call.binding, call.form, call.count, call.type, call.op, call.comm, ticks);
   return result;
@@ -112,10 +115,11 @@ void FortranAllReduce(Binding binding, const void* send, void* recv, int64_t cou
     CallFortran(ierror, forward);
     return;
   }
+  const Pmpi& pmpi = GetPmpi();
   const int64_t begin = Now();
+  Inside inside(form, count, pmpi.Type_f2c(type), pmpi.Op_f2c(op), pmpi.Comm_f2c(comm), begin);
   int result = MPI_SUCCESS;
   if (compressing.load(std::memory_order_relaxed)) {
-    const Pmpi& pmpi = GetPmpi();
     MPI_Request made{};
     const AllReduceCall call{binding,
                              form,
@@ -136,8 +140,8 @@ void FortranAllReduce(Binding binding, const void* send, void* recv, int64_t cou
     result = CallFortran(ierror, forward);
   }
   const int64_t ticks = Now() - begin;
+  inside.Leave(result == MPI_SUCCESS, begin + ticks);
   if (result != MPI_SUCCESS) return;
-  const Pmpi& pmpi = GetPmpi();
   NoteCall(binding, form, count, pmpi.Type_f2c(type), pmpi.Op_f2c(op), pmpi.Comm_f2c(comm), ticks);
 }
 

@@ -70,6 +70,34 @@ TEST(Report, KeepsApartWhatDiffers) {
   EXPECT_EQ(job.at("ranks"), Json({1, 3}));
 }
 
+// One rank's, of a world of 4, that spoke of waits.
+std::string Hanging(int rank, int64_t count, double seconds, const std::string& trouble) {
+  RankFacts facts;
+  facts.rank = rank;
+  facts.world_size = 4;
+  facts.hang_count = count;
+  if (count > 0) facts.hangs.push_back({rank, "call 4 of MPI_COMM_WORLD", seconds, true, "why"});
+  facts.forensics_trouble = trouble;
+  return RankReport(facts, Ledger(), Words());
+}
+
+TEST(Report, HasTheWaitsOfAllRanks) {
+  Json job = Json::parse(
+      MergeReports({Hanging(0, 0, 0, ""), Hanging(1, 2, 5, "no sockets"), Hanging(2, 1, 70, "")}));
+  EXPECT_EQ(job.at("hangs").at("count"), 3);
+  EXPECT_EQ(job.at("hangs").at("longest_s"), 70);
+  ASSERT_EQ(job.at("hangs").at("events").size(), 2u);
+  EXPECT_EQ(job.at("hangs").at("events").at(1), Json({{"rank", 2},
+                                                      {"call", "call 4 of MPI_COMM_WORLD"},
+                                                      {"seconds", 70.0},
+                                                      {"over", true},
+                                                      {"message", "why"}}));
+  EXPECT_EQ(job.at("warnings"), Json::array({"rank 1 has no hang forensics: no sockets"}));
+  job = Json::parse(MergeReports({Hanging(0, 0, 0, ""), Hanging(1, 0, 0, "")}));
+  EXPECT_FALSE(job.contains("hangs"));
+  EXPECT_EQ(job.at("warnings"), Json::array());
+}
+
 TEST(Report, TextsThatAreNoneAreLeftOut) {
   const Json job = Json::parse(MergeReports({Report(0, 5), "{", "", "7", Report(1, 5)}));
   EXPECT_EQ(job.at("ranks"), Json({0, 1}));
