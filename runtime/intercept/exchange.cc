@@ -19,6 +19,14 @@ Exchange::Exchange(const TerseApi* api, std::string error, uint64_t settings, Ra
     : api_(api), error_(std::move(error)), settings_(settings), ranks_(std::move(ranks)) {}
 
 Exchange::Outcome Exchange::Before(const PeriodLearner& learner, const Call& call) {
+  const Outcome outcome = Decide(learner, call);
+  if (outcome == Outcome::kPass && call.eligible && tensors_.contains({call.signature, 0})) {
+    ++exact_calls_[call.signature];
+  }
+  return outcome;
+}
+
+Exchange::Outcome Exchange::Decide(const PeriodLearner& learner, const Call& call) {
   if (broken_) return Outcome::kFailed;
   const int32_t position = learner.next_position();
   const bool fits = position >= 0 && learner.period()[static_cast<size_t>(position)] == call.signature;
@@ -58,6 +66,14 @@ bool Exchange::Start(const PeriodLearner& learner) {
   numbers_.clear();
   std::map<uint64_t, int32_t> seen;
   for (const uint64_t signature : learner.period()) numbers_.push_back(seen[signature]++);
+  for (auto& [key, tensor] : tensors_) {
+    const auto& [signature, number] = key;
+    const auto passed = exact_calls_.find(signature);
+    const auto each = seen.find(signature);
+    if (passed == exact_calls_.end() || each == seen.end() || number >= each->second) continue;
+    tensor.exact_steps += (passed->second + number) / each->second;
+  }
+  for (const auto& [signature, count] : seen) exact_calls_.erase(signature);
   running_ = true;
   return true;
 }
@@ -73,16 +89,20 @@ bool Exchange::EndStep() {
 
 Exchange::Outcome Exchange::Run(size_t position, const Call& call) {
   const int32_t number = numbers_[position];
-  const auto [found, fresh] = tensors_.try_emplace({call.signature, number}, -1);
+  const auto [found, fresh] = tensors_.try_emplace({call.signature, number});
+  Tensor& tensor = found->second;
   if (fresh) {
     const std::string name =
         std::string(call.type) + "." + std::to_string(call.count) + "." + std::to_string(number);
-    if (api_->tensor_register(group_, name.c_str(), TERSE_FLOAT32, &call.count, 1, &found->second) !=
-        TERSE_OK) {
+    if (api_->tensor_register(group_, name.c_str(), TERSE_FLOAT32, &call.count, 1, &tensor.id) != TERSE_OK) {
       return Fail("registering " + name);
     }
   }
-  if (api_->allreduce(group_, found->second, call.send, call.recv) != TERSE_OK) {
+  if (tensor.exact_steps > 0 &&
+      api_->tensor_set_exact_steps(group_, tensor.id, std::exchange(tensor.exact_steps, 0)) != TERSE_OK) {
+    return Fail("telling of exact calls");
+  }
+  if (api_->allreduce(group_, tensor.id, call.send, call.recv) != TERSE_OK) {
     return Fail("an all-reduce of " + std::to_string(call.count) + " elements");
   }
   within_step_ = true;

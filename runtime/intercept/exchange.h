@@ -9,6 +9,10 @@
 // the residuals meanwhile joins the exchange of the tensor of the same signature and number, if the new
 // period has one.
 //
+// A gradient that goes exact all the same is momentum in the job's buffer: under `dgc.job_momentum` the group
+// is told, tensor by tensor, how many there were. Which tensor an exact call was is counted from the next
+// begin of the period back, by signatures: the last of them had the last number.
+//
 // The step ends where the next period begins. If a compressed result of it was not finite the job is taken to
 // have skipped the step, as loss scalers do, and what was sent returns to the residuals.
 //
@@ -74,6 +78,7 @@ class Exchange {
   std::string Report() const;
 
  private:
+  Outcome Decide(const PeriodLearner& learner, const Call& call);
   bool Start(const PeriodLearner& learner);
   bool EndStep();
   Outcome Run(size_t position, const Call& call);
@@ -90,8 +95,13 @@ class Exchange {
   std::vector<int32_t> numbers_;  // of each position: calls of the same signature before it in the period
   bool within_step_ = false;
   bool nonfinite_ = false;
+  struct Tensor {
+    terse_tensor_t id = -1;
+    int64_t exact_steps = 0;  // gradients that went exact since the last exchange, before the group was told
+  };
   // By signature and number within the period.
-  std::map<std::pair<uint64_t, int32_t>, terse_tensor_t> tensors_;
+  std::map<std::pair<uint64_t, int32_t>, Tensor> tensors_;
+  std::map<uint64_t, int64_t> exact_calls_;  // of signatures that have tensors, until a period has them
   int64_t compressed_calls_ = 0;
 };
 
