@@ -64,7 +64,11 @@ Dgc::Dgc(const wire::Config& config, const TensorFacts& tensor)
     : config_(config.dgc),
       tensor_(tensor),
       most_norm_(config.dgc.clip * LocalNormRatio(config.reduce, tensor.world_size)),
-      decay_(LocalDecay(config, tensor.world_size)) {}
+      decay_(LocalDecay(config, tensor.world_size)) {
+  if (!config_.job_momentum.has_value()) return;
+  const double unit = config.reduce == wire::Reduce::kMean ? 1.0 : 1.0 / tensor.world_size;
+  job_.emplace(*config_.job_momentum, config_.job_nesterov, unit);
+}
 
 wire::CodecParams Dgc::Params(uint64_t step, const wire::CodecParams& planned) const {
   wire::CodecParams params = planned;
@@ -136,9 +140,10 @@ void Dgc::AfterEncode(absl::Span<const uint32_t> sent) {
 }
 
 bool Dgc::AfterExchange(bool dense, absl::Span<float> out) {
-  if (!dense || AllFinite(out)) return true;
-  pending_ = Pending::kNothing;
-  return false;
+  bool finite = !dense || AllFinite(out);
+  if (finite && job_.has_value()) finite = job_->Turn(out);
+  if (!finite && dense) pending_ = Pending::kNothing;
+  return finite;
 }
 
 void Dgc::Resolve(double applied) {
@@ -149,12 +154,14 @@ void Dgc::Resolve(double applied) {
     const float kept = static_cast<float>(1.0 - applied);
     for (const uint32_t i : sent_) u_[i] *= kept;
   }
+  if (job_.has_value()) job_->Resolve(applied, &v_);
   pending_ = Pending::kNothing;
 }
 
 void Dgc::VisitState(const Visitor& visit) {
   visit("u", wire::MemoryRole::kOwn, &u_);
   visit("v", wire::MemoryRole::kOwn, &v_);
+  if (job_.has_value()) job_->VisitState(visit);
 }
 
 DgcUpdate::DgcUpdate(const wire::Config::Dgc& config, size_t elements) : config_(config) {

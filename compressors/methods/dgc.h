@@ -13,6 +13,9 @@
 // rank's own. Sums being linear, that is momentum SGD on the reduced gradient; the tensor can go from
 // dense to compressed and back, and the ranks' results are equal bit by bit, at any step.
 //
+// A job whose own optimizer has momentum (`dgc.job_momentum`) gets what makes that optimizer move by the
+// update (job_momentum.h).
+//
 // What waits in v when the tensor goes dense drains over the next steps (residual_drain.h). Dense exchanges
 // clip and decay like compressed ones. docs/methods.md derives the sqrt(N) and says where this differs from
 // the paper.
@@ -20,16 +23,19 @@
 #define TERSE_COMPRESSORS_METHODS_DGC_H_
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "compressors/kernels/kernels.h"
 #include "compressors/memory/large_vector.h"
+#include "compressors/methods/job_momentum.h"
 #include "compressors/methods/method.h"
 #include "compressors/methods/residual_drain.h"
 
 namespace terse {
 
-// Memory: 2n floats (u and v compressed, u and the pending u dense), and 4 bytes per place sent.
+// Memory: 2n floats (u and v compressed, u and the pending u dense), and 4 bytes per place sent; 2n more
+// under a momentum of the job's.
 class Dgc final : public TensorMethod {
  public:
   Dgc(const wire::Config& config, const TensorFacts& tensor);
@@ -42,10 +48,15 @@ class Dgc final : public TensorMethod {
   absl::Span<const float> BeforeMomentum(absl::Span<const float> gradient, absl::Span<float> scratch,
                                          bool* nonfinite, const kernels::Momentum** momentum) override;
   absl::Span<float> residual() override { return absl::MakeSpan(v_); }
+  // Under a momentum of the job's a result that is cut would leave its buffer another than ours.
+  absl::Span<float> excess() override { return job_.has_value() ? absl::Span<float>() : residual(); }
   void AfterEncode(absl::Span<const uint32_t> sent) override;
   bool AfterExchange(bool dense, absl::Span<float> out) override;
   void Resolve(double applied) override;
   void Replan(const TensorFacts& tensor) override { tensor_ = tensor; }
+  void PassExact(uint64_t steps) override {
+    if (job_.has_value()) job_->PassExact(steps, &u_, &v_);
+  }
   void VisitState(const Visitor& visit) override;
 
  private:
@@ -68,6 +79,7 @@ class Dgc final : public TensorMethod {
   FloatVector next_u_;          // dense: u of the step under way; empty when compressed
   std::vector<uint32_t> sent_;  // places to mask
   ResidualDrain drain_;
+  std::optional<JobMomentum> job_;
   kernels::Momentum momentum_;  // of the step under way
   Pending pending_ = Pending::kNothing;
 };

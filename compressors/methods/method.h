@@ -108,6 +108,10 @@ class TensorMethod {
   // payload returns to residual() by ReturnFraction(0).
   void Skip() { Resolve(0.0); }
 
+  // The job has had `steps` gradients of the tensor reduced without this group, exactly, and applied them;
+  // for a method that follows the job's own momentum. Between Resolve and Before.
+  virtual void PassExact(uint64_t steps) {}
+
   // The tensor's row of the plan has changed, between Resolve and Before. The memory stays: what waits in
   // residual() goes out with the new codec, or drains over the next dense steps (residual_drain.h).
   virtual void Replan(const TensorFacts& tensor) = 0;

@@ -45,6 +45,30 @@ absl::Status ValidateQuantize(const Config& config) {
                  ", or error_feedback: false");
 }
 
+// What only a group of method dgc minds.
+absl::Status ValidateDgc(const Config::Dgc& dgc) {
+  if (!dgc.job_momentum.has_value()) {
+    if (!dgc.job_nesterov) return absl::OkStatus();
+    return Invalid("dgc.job_nesterov: true needs dgc.job_momentum, the momentum of the job's optimizer");
+  }
+  if (dgc.momentum != *dgc.job_momentum) {
+    return Invalid("dgc.momentum = ", NumberText(dgc.momentum),
+                   " and dgc.job_momentum = ", NumberText(*dgc.job_momentum),
+                   " differ: the one takes the place of the other; leave dgc.momentum out");
+  }
+  if (dgc.nesterov != dgc.job_nesterov) {
+    return Invalid("dgc.nesterov = ", BooleanText(dgc.nesterov),
+                   " and dgc.job_nesterov = ", BooleanText(dgc.job_nesterov),
+                   " differ: the one takes the place of the other; leave dgc.nesterov out");
+  }
+  if (dgc.weight_decay != 0) {
+    return Invalid(
+        "dgc.weight_decay is applied by terse_optimizer_step, and with dgc.job_momentum the job's "
+        "own optimizer takes the step; leave it out, and decay there");
+  }
+  return absl::OkStatus();
+}
+
 std::string_view NearestPath(std::string_view path) {
   std::vector<std::string_view> paths;
   for (const ConfigKey& key : ConfigKeys()) paths.push_back(key.path);
@@ -109,7 +133,18 @@ absl::Status Settings::Set(std::string_view path, std::string_view text, Origin 
   if (origin < current) return absl::OkStatus();
   config_ = std::move(next);
   current = origin;
+  FollowTheJob();
   return absl::OkStatus();
+}
+
+void Settings::FollowTheJob() {
+  Config::Dgc& dgc = config_.dgc;
+  if (origin("dgc.momentum") == Origin::kDefault) {
+    dgc.momentum = dgc.job_momentum.value_or(Config::Dgc().momentum);
+  }
+  if (origin("dgc.nesterov") == Origin::kDefault) {
+    dgc.nesterov = dgc.job_momentum.has_value() && dgc.job_nesterov;
+  }
 }
 
 absl::Status Settings::SetFromEnvironment(absl::Span<const std::string> environment) {
@@ -164,11 +199,13 @@ absl::Status Settings::Validate() const {
     return Invalid("error_feedback: false does not go with method: ", method,
                    ", which keeps what it does not send; leave it out, or choose method: allreduce");
   }
-  if (c.reduce != Reduce::kMean) {
+  // To a job whose own optimizer takes it as it takes gradients, a sum is what it asked for.
+  if (c.reduce != Reduce::kMean && !(dgc && c.dgc.job_momentum.has_value())) {
     return Invalid("reduce: sum does not go with method: ", method,
-                   ", which works on the mean; leave it out, or choose method: allreduce");
+                   ", which works on the mean; leave it out, or choose method: allreduce",
+                   dgc ? ", or state dgc.job_momentum" : "");
   }
-  return absl::OkStatus();
+  return dgc ? ValidateDgc(c.dgc) : absl::OkStatus();
 }
 
 Origin Settings::origin(std::string_view path) const {

@@ -11,6 +11,7 @@
 #define TERSE_PROTO_WIRE_CONFIG_H_
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -76,6 +77,10 @@ struct Config {
     DecayForm decay = DecayForm::kBuffer;
     int64_t warmup_steps = 0;
     std::vector<double> warmup_density = {0.25, 0.0625, 0.015625, 0.004};
+    // Of the optimizer that the job applies to the result; not stated: it has none. Where it is, Settings
+    // lets momentum and nesterov above follow it.
+    std::optional<double> job_momentum;
+    bool job_nesterov = false;
     friend bool operator==(const Dgc&, const Dgc&) = default;
   } dgc;
   struct Adam {
@@ -160,6 +165,9 @@ class Settings {
   std::string Show() const;
 
  private:
+  // dgc.momentum and dgc.nesterov, where nobody set them, are the job's.
+  void FollowTheJob();
+
   Config config_;
   std::vector<Origin> origins_;
 };

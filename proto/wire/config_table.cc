@@ -2,6 +2,7 @@
 //
 // The rows of the configuration table. A row names its key, the values that are allowed and the field
 // of Config; how the value is read, checked, written and described follows from its kind.
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -79,6 +80,29 @@ ConfigKey IntegerOrAuto(std::string_view path, std::string_view help) {
           [](const Config& config) {
             const int64_t value = Field<kMembers...>(config);
             return value == kAuto ? "auto" : std::to_string(value);
+          },
+          true};
+}
+
+// A number, or "none" for one that is not stated.
+template <const NumberRange& kRange, auto... kMembers>
+ConfigKey NumberOrNone(std::string_view path, std::string_view help) {
+  static const std::string& words = *new std::string("none | " + Words(kRange));
+  return {path,
+          "none or number",
+          words,
+          help,
+          [](std::string_view text, Config* config) {
+            std::optional<double> value;
+            if (text != "none" && !ParseNumber(text, kRange, &value.emplace()).ok()) {
+              return absl::InvalidArgumentError(absl::StrCat("must be none, or a number, ", Words(kRange)));
+            }
+            Field<kMembers...>(*config) = value;
+            return absl::OkStatus();
+          },
+          [](const Config& config) {
+            const std::optional<double>& value = Field<kMembers...>(config);
+            return value.has_value() ? NumberText(*value) : "none";
           },
           true};
 }
@@ -290,11 +314,15 @@ std::vector<ConfigKey> MakeRows() {
       Number<kFraction, &C::dgc, &C::Dgc::density>("dgc.density",
                                                    "fraction of the elements that is sent after the warm-up"),
       Number<kDecay, &C::dgc, &C::Dgc::momentum>(
-          "dgc.momentum", "momentum, applied before selection; the job's own must be 0"),
-      Boolean<&C::dgc, &C::Dgc::nesterov>("dgc.nesterov", "Nesterov's form of the momentum"),
+          "dgc.momentum",
+          "momentum, applied before selection; the job's own must be 0, or be stated: then this is the same"),
+      Boolean<&C::dgc, &C::Dgc::nesterov>(
+          "dgc.nesterov",
+          "Nesterov's form of the momentum; where the job's momentum is stated, as it has it"),
       Boolean<&C::dgc, &C::Dgc::masking>("dgc.masking", "clear the momentum of elements that were sent"),
       Number<kNotNegative, &C::dgc, &C::Dgc::clip>(
-          "dgc.clip", "bound of the norm of a tensor's mean gradient, held by clipping each rank's; 0: off"),
+          "dgc.clip",
+          "bound of the norm of a tensor's reduced gradient, held by clipping each rank's; 0: off"),
       Number<kNotNegative, &C::dgc, &C::Dgc::weight_decay>("dgc.weight_decay",
                                                            "weight decay, applied by the optimizer step"),
       Choice<kDecayForms, &C::dgc, &C::Dgc::decay>(
@@ -303,6 +331,11 @@ std::vector<ConfigKey> MakeRows() {
           "dgc.warmup_steps", "steps over which the density falls through dgc.warmup_density; 0: none"),
       Numbers<kFraction, &C::dgc, &C::Dgc::warmup_density>(
           "dgc.warmup_density", "densities of the warm-up, each for an equal share of its steps"),
+      NumberOrNone<kDecay, &C::dgc, &C::Dgc::job_momentum>(
+          "dgc.job_momentum",
+          "momentum of the optimizer to which the job gives the result, which then is not applied twice"),
+      Boolean<&C::dgc, &C::Dgc::job_nesterov>("dgc.job_nesterov",
+                                              "that optimizer has Nesterov's form of the momentum"),
 
       Number<kDecay, &C::adam, &C::Adam::beta1>("adam.beta1", "decay of the mean of gradients"),
       Number<kDecay, &C::adam, &C::Adam::beta2>("adam.beta2", "decay of the mean of squared gradients"),

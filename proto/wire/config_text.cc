@@ -48,7 +48,11 @@ constexpr absl::string_view kRules = R"(
 
 - `method: dgc` always uses the codec `topk`, with `dgc.density`, and `method: onebit_adam` always
   `onebit`: a `compressor` that says something else is an error, and so are `error_feedback: false` and
-  `reduce: sum`.
+  `reduce: sum`; but `dgc` gives sums where `dgc.job_momentum` is stated.
+- `dgc.job_momentum` is for jobs whose own optimizer has momentum and takes the result as its gradient. Stated, it is
+  also `dgc.momentum`, and `dgc.job_nesterov` is `dgc.nesterov`: leave those out, another value is an error. So are
+  `dgc.weight_decay`, which is for the job's optimizer then, and `dgc.job_nesterov` alone. Under a preload library
+  `method: dgc` needs it ([preload.md](preload.md)).
 - `adam.freeze: auto` needs `adam.lr_warmup_steps` when the job warms its learning rate up; as a number,
   15 to 25 % of all steps is good for `adam.freeze`. Where that is before about 1/(1 - beta2) steps, set
   `adam.bias_correction`: the variance is still too small then, and every later step too long.

@@ -24,6 +24,25 @@ struct RunOptions {
   Words command;
 };
 
+// A job that is not to be changed has an optimizer of its own.
+void CheckMethod(const std::vector<ConfigLine>& config) {
+  const std::string& method = FindLine(config, "method").value;
+  if (method == "allreduce") return;
+  if (method != "dgc") {
+    throw CommandError(
+        kConfigInvalid,
+        "method is " + method +
+            ": what it gives is no sum, and the job's own optimizer would use it as one. "
+            "A job that is not to be changed has allreduce, or dgc where its momentum is stated "
+            "(--dgc-job-momentum); one that may be, see docs/methods.md");
+  }
+  if (FindLine(config, "dgc.job_momentum").value != "none") return;
+  throw CommandError(kConfigInvalid,
+                     "method is dgc, which has momentum in what it gives, and the job's own optimizer would "
+                     "apply its momentum once more: say what that is, --dgc-job-momentum 0.9, or 0 if it has "
+                     "none, and --dgc-job-nesterov true if it has Nesterov's form");
+}
+
 void Run(const RunOptions& options) {
   if (options.command.empty()) {
     throw CommandError(kUsage,
@@ -34,13 +53,7 @@ void Run(const RunOptions& options) {
     settings.push_back(std::move(setting));
   }
   const std::vector<ConfigLine> config = ResolveConfig(options.config, settings);
-  if (const std::string& method = FindLine(config, "method").value; method != "allreduce") {
-    throw CommandError(kConfigInvalid,
-                       "method is " + method +
-                           ": what it gives is no sum, and the job's own optimizer would use it as one. "
-                           "A job that is not to be changed has no method but allreduce; one that may be, "
-                           "see docs/methods.md");
-  }
+  CheckMethod(config);
   const LauncherKind launcher = DetectLauncherKind(options.command);
   JobVariables variables = {
       {"LD_PRELOAD",
@@ -84,8 +97,11 @@ std::vector<Setting> SettingsOfFlags(const Words& flags, const std::vector<Confi
       throw CommandError(kUsage,
                          "run: there is no option " + name + ", and no key of that name (terse config help)");
     }
+    const bool last = i + 1 == flags.size() || flags[i + 1].starts_with("--");
     if (equals != std::string::npos) {
       settings.push_back({key->key, flags[i].substr(equals + 1)});
+    } else if (last && (key->value == "true" || key->value == "false")) {
+      settings.push_back({key->key, "true"});
     } else if (i + 1 < flags.size()) {
       settings.push_back({key->key, flags[++i]});
     } else {

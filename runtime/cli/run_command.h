@@ -19,7 +19,8 @@ namespace terse::cli {
 void AddRunCommand(CLI::App& app, const Words& job, std::function<void()>* run);
 
 // Settings out of flags that are called as keys are, with '-' for '.' and '_': "--topk-density 0.01" or
-// "--topk-density=0.01". CommandError(kUsage) where no key is called so, or a value is missing.
+// "--topk-density=0.01"; of a boolean key, without a value, true. CommandError(kUsage) where no key is called
+// so, or a value is missing.
 std::vector<Setting> SettingsOfFlags(const Words& flags, const std::vector<ConfigLine>& keys);
 
 }  // namespace terse::cli

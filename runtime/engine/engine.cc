@@ -32,8 +32,10 @@ std::string MaskText(const Tensor& tensor) {
 }
 
 std::string TableLine(const Tensor& tensor) {
-  return absl::StrCat("tensor ", tensor.id, ": '", tensor.name, "' ", wire::View(wire::Name(tensor.dtype)),
-                      " [", absl::StrJoin(tensor.shape, ", "), "]", MaskText(tensor));
+  return absl::StrCat(
+      "tensor ", tensor.id, ": '", tensor.name, "' ", wire::View(wire::Name(tensor.dtype)), " [",
+      absl::StrJoin(tensor.shape, ", "), "]", MaskText(tensor),
+      tensor.exact_steps == 0 ? "" : absl::StrCat(" after ", tensor.exact_steps, " exact steps"));
 }
 
 // MPI cannot withdraw a send whose receiver is gone: it may read its buffer as long as the job uses MPI. So
@@ -221,7 +223,8 @@ Announcement Engine::Announce(Intent intent, double value) const {
   mine.step = step_;
   mine.tensor_count = static_cast<uint32_t>(tensors_.size());
   mine.table_hash =
-      HashOf(absl::StrCat(masks_hash_, " ", next_global_batch_, " ", next_exact_), table_hash_ ^ plan_hash_);
+      HashOf(absl::StrCat(masks_hash_, " ", exact_hash_, " ", next_global_batch_, " ", next_exact_),
+             table_hash_ ^ plan_hash_);
   mine.value = std::bit_cast<uint64_t>(value);
   return mine;
 }
@@ -425,6 +428,11 @@ absl::StatusOr<bool> Engine::OptimizerStep(absl::Span<const Call> gradients,
                                            absl::Span<float* const> parameters, double learning_rate) {
   if (!broken_.ok()) return broken_;
   if (!std::isfinite(learning_rate)) return absl::InvalidArgumentError("the learning rate is not finite");
+  if (config_.method == wire::Method::kDgc && config_.dgc.job_momentum.has_value()) {
+    return absl::InvalidArgumentError(
+        "dgc.job_momentum says that the job's own optimizer takes the step, with its momentum; "
+        "terse_optimizer_step has none: leave dgc.job_momentum out, or call terse_allreduce");
+  }
   std::vector<Call> calls(gradients.begin(), gradients.end());
   for (size_t i = 0; i < calls.size(); ++i) {
     if (calls[i].tensor >= tensors_.size()) return CheckCall(calls[i]);

@@ -86,6 +86,8 @@ class Engine {
   absl::Status SetExact(bool exact);
   // flags: one byte an element, 0: left out; null: none is.
   absl::Status SetMask(uint32_t tensor, const uint8_t* flags);
+  // `steps` gradients of the tensor have been reduced without the group since its last exchange.
+  absl::Status SetExactSteps(uint32_t tensor, int64_t steps);
 
   // Goes over to another plan, of a higher version, for the step under way: nothing of it may have been
   // exchanged. What waits in residuals goes along, or drains if the tensor goes dense; server errors move
@@ -131,7 +133,7 @@ class Engine {
   wire::PlanRow ConfiguredRow(const Tensor& tensor, int world_size) const;
   // Of one tensor, by its plan row and its elements.
   std::unique_ptr<TensorMethod> MakeMethod(const Tensor& tensor) const;
-  // Puts masks and the global batch in force that all ranks have been found to have set alike.
+  // Puts masks, exact steps and the global batch in force that all ranks have been found to have set alike.
   void ApplySettings();
   void ApplyMask(Tensor* tensor);
   void Unfreeze();
@@ -200,6 +202,7 @@ class Engine {
   bool exact_ = false;                      // in force
   bool next_exact_ = false;                 // what the job asked for last
   uint64_t masks_hash_ = 0;                 // of all next_mask
+  uint64_t exact_hash_ = 0;                 // of all exact_steps
   std::unique_ptr<VarianceFreeze> freeze_;  // onebit_adam only
   struct Untold {
     uint32_t tensor = 0;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What a job may set while it runs: loss scale, global batch, masks. A setting is only noted when it is
-// made; the next agreement compares it, and what all ranks have set alike comes into force there.
+// What a job may set while it runs: loss scale, global batch, masks, steps that passed by. A setting is only
+// noted when it is made; the next agreement compares it, and what all ranks have set alike comes into force
+// there.
 #include <algorithm>
 #include <cmath>
 #include <map>
@@ -75,6 +76,22 @@ absl::Status Engine::SetMask(uint32_t tensor, const uint8_t* flags) {
   return absl::OkStatus();
 }
 
+absl::Status Engine::SetExactSteps(uint32_t tensor, int64_t steps) {
+  if (!broken_.ok()) return broken_;
+  if (tensor >= tensors_.size()) return CheckCall({.tensor = tensor});
+  if (steps < 0) return absl::InvalidArgumentError(absl::StrCat(steps, " exact steps; at least 0"));
+  Tensor& target = *tensors_[tensor];
+  if (outstanding_.contains(tensor) || done_.contains(tensor) || target.pending.active) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        NameOf(tensor), " is being exchanged in this step; tell of exact steps after terse_step"));
+  }
+  // A sum, so that ranks may tell in any order and correct themselves.
+  const auto share = [&](uint64_t count) { return count * 0x9e3779b97f4a7c15u * (2 * uint64_t{tensor} + 1); };
+  exact_hash_ += share(static_cast<uint64_t>(steps)) - share(target.exact_steps);
+  target.exact_steps = static_cast<uint64_t>(steps);
+  return absl::OkStatus();
+}
+
 void Engine::ApplySettings() {
   exact_ = next_exact_;
   if (next_global_batch_ != global_batch_) {
@@ -84,7 +101,9 @@ void Engine::ApplySettings() {
   }
   for (const std::unique_ptr<Tensor>& tensor : tensors_) {
     if (tensor->mask.hash() != tensor->next_mask.hash()) ApplyMask(tensor.get());
+    if (tensor->exact_steps > 0) tensor->method->PassExact(std::exchange(tensor->exact_steps, 0));
   }
+  exact_hash_ = 0;
 }
 
 void Engine::Unfreeze() {

@@ -74,7 +74,7 @@ std::atomic<bool>* StartGeneralized(MPI_Request* request) {
 Compression::Compression(MPI_Comm comm, const CommunicatorFacts& facts)
     : comm_(comm),
       facts_(facts),
-      exchange_(GetJob().api, GetJob().settings.error, GetJob().settings.Hash(),
+      exchange_(GetJob().api, GetJob().settings.error, {GetJob().settings.Hash(), GetJob().settings.drains},
                 {.open = [this](std::string* error) { return Open(error); },
                  .same = [this](uint64_t value) { return Same(value); }}) {}
 
@@ -147,20 +147,19 @@ Exchange::Outcome Compression::OnThread(const Exchange::Place& at, const Exchang
     period_ = std::make_shared<const std::vector<uint64_t>>(*at.period);
   }
   const Exchange::Place place{at.position, period_.get()};
-  if (exchanged.eligible && (follows_ || !exchanged.name.empty())) {
-    if (call->form == Form::kNonblocking) {
-      StartRequest(place, exchanged, *call);
-      return Exchange::Outcome::kDone;
-    }
+  if (exchanged.eligible && call->form == Form::kBlocking) {
     Exchange::Outcome outcome = Exchange::Outcome::kFailed;
     thread_->Run([&] { outcome = exchange_.Before(place, exchanged); });
     return outcome;
   }
-  // The others pass, once the thread knows of them where it has to: an end, or a begin.
-  if (at.position == 0 || (followed && !follows_)) {
+  if (exchanged.eligible && (follows_ || !exchanged.name.empty())) {
+    StartRequest(place, exchanged, *call);
+    return Exchange::Outcome::kDone;
+  }
+  // The others pass, once the thread knows of them where it has to: an end, a begin, a gradient that goes exact.
+  if (at.position == 0 || (followed && !follows_) || exchanged.eligible) {
     thread_->Post([this, place, period = period_, told = exchanged]() mutable {
-      told.may_wait = true;
-      told.eligible = false;
+      told.may_wait = !told.eligible;
       exchange_.Before(place, told);
     });
   }

@@ -21,28 +21,35 @@ bool Finite(const T* values, int64_t n) {
 
 }  // namespace
 
-Exchange::Exchange(const TerseApi* api, std::string error, uint64_t settings, Ranks ranks)
+Exchange::Exchange(const TerseApi* api, std::string error, Settings settings, Ranks ranks)
     : api_(api), error_(std::move(error)), settings_(settings), ranks_(std::move(ranks)) {}
 
 Exchange::Outcome Exchange::Before(const Place& place, const Call& call) {
+  const Outcome outcome = Decide(place, call);
+  if (outcome == Outcome::kPass && call.eligible && tensors_.contains({call.signature, 0})) {
+    ++exact_calls_[call.signature];
+  }
+  return outcome;
+}
+
+Exchange::Outcome Exchange::Decide(const Place& place, const Call& call) {
   if (broken_) return Outcome::kFailed;
   if (place.position < 0) {
-    if (std::exchange(running_, false)) {
-      end_due_ = true;
-      seen_outside_.clear();
-    }
+    end_due_ |= std::exchange(running_, false);
     begin_due_ = false;
   } else if (place.position == 0) {
     end_due_ = true;
     begin_due_ = true;
+    seen_.clear();
   }
+  const int32_t number = call.eligible && group_ != nullptr ? seen_[call.signature]++ : 0;
   if (!call.may_wait) return Outcome::kPass;
   if (std::exchange(end_due_, false) && !EndStep()) return Outcome::kFailed;
   if (std::exchange(begin_due_, false) && !running_ && !Start(*place.period)) return Outcome::kPass;
   if (!call.eligible) return Outcome::kPass;
   if (!call.name.empty()) return RunNamed(call);
   if (running_) return Run(static_cast<size_t>(place.position), call);
-  const terse_tensor_t tensor = KnownAs(call.signature);
+  const terse_tensor_t tensor = KnownAs(call.signature, number);
   if (tensor < 0) return Outcome::kPass;
   // No period says where a step ends: it does where a tensor comes again.
   if (exchanged_.contains(tensor) && !EndStep()) return Outcome::kFailed;
@@ -51,11 +58,10 @@ Exchange::Outcome Exchange::Before(const Place& place, const Call& call) {
   return RunTensor(tensor, call);
 }
 
-terse_tensor_t Exchange::KnownAs(uint64_t signature) {
+terse_tensor_t Exchange::KnownAs(uint64_t signature, int32_t number) const {
   const auto known = known_.find(signature);
-  if (known == known_.end()) return -1;
-  const int32_t number = seen_outside_[signature]++ % known->second;
-  return tensors_.find({signature, number})->second;
+  if (!settings_.drains || known == known_.end()) return -1;
+  return tensors_.find({signature, number % known->second})->second.id;
 }
 
 bool Exchange::SetExact(bool exact) {
@@ -69,10 +75,18 @@ bool Exchange::SetExact(bool exact) {
 }
 
 bool Exchange::Start(const std::vector<uint64_t>& period) {
-  if (!OpenGroup(HashOf(settings_, period)) || !SetExact(false)) return false;
+  if (!OpenGroup(HashOf(settings_.hash, period)) || !SetExact(false)) return false;
   numbers_.clear();
   std::map<uint64_t, int32_t> seen;
   for (const uint64_t signature : period) numbers_.push_back(seen[signature]++);
+  for (auto& [key, tensor] : tensors_) {
+    const auto& [signature, number] = key;
+    const auto passed = exact_calls_.find(signature);
+    const auto each = seen.find(signature);
+    if (passed == exact_calls_.end() || each == seen.end() || number >= each->second) continue;
+    tensor.exact_steps += (passed->second + number) / each->second;
+  }
+  for (const auto& [signature, count] : seen) exact_calls_.erase(signature);
   running_ = true;
   return true;
 }
@@ -114,7 +128,7 @@ Exchange::Outcome Exchange::RunNamed(const Call& call) {
     // Ranks give names alike, so all come here; what the name belongs to is compared.
     std::vector<uint64_t> facts = {call.signature};
     for (const char c : call.name) facts.push_back(static_cast<unsigned char>(c));
-    if (!OpenGroup(HashOf(settings_, facts))) return Outcome::kPass;
+    if (!OpenGroup(HashOf(settings_.hash, facts))) return Outcome::kPass;
     const terse_tensor_t tensor = Register(std::string(call.name), call);
     if (tensor < 0) return Outcome::kFailed;
     named = named_.emplace(call.name, Named{call.signature, tensor}).first;
@@ -139,15 +153,20 @@ bool Exchange::EndStep() {
 
 Exchange::Outcome Exchange::Run(size_t position, const Call& call) {
   const int32_t number = numbers_[position];
-  const auto [found, fresh] = tensors_.try_emplace({call.signature, number}, -1);
+  const auto [found, fresh] = tensors_.try_emplace({call.signature, number});
+  Tensor& tensor = found->second;
   if (fresh) {
-    found->second = Register(TensorName(call.type, call.count, call.form, number), call);
-    if (found->second < 0) return Outcome::kFailed;
+    tensor.id = Register(TensorName(call.type, call.count, call.form, number), call);
+    if (tensor.id < 0) return Outcome::kFailed;
     // Numbers of a signature come in order, so these are 0, 1, ... to the last.
     known_[call.signature] = number + 1;
   }
+  if (tensor.exact_steps > 0 &&
+      api_->tensor_set_exact_steps(group_, tensor.id, std::exchange(tensor.exact_steps, 0)) != TERSE_OK) {
+    return Fail("telling of exact calls");
+  }
   ++compressed_calls_;
-  return RunTensor(found->second, call);
+  return RunTensor(tensor.id, call);
 }
 
 Exchange::Outcome Exchange::RunTensor(terse_tensor_t tensor, const Call& call) {

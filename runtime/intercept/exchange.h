@@ -10,6 +10,10 @@
 // did not fit: these are exact sums of the group then (terse_group_set_exact), to which each rank adds a
 // share.
 //
+// A gradient that goes exact all the same is momentum in the job's buffer: under `dgc.job_momentum` the group
+// is told, tensor by tensor, how many there were. Which tensor an exact call was is counted from the next
+// begin of the period back, by signatures: the last of them had the last number.
+//
 // A call that the program has named is the tensor of that name, in a period or not.
 //
 // The step ends where the next period begins, or where a tensor comes again. If a compressed result of it was
@@ -56,6 +60,13 @@ class Exchange {
     return {fits ? position : -1, &learner.period()};
   }
 
+  // What the ranks must have configured alike.
+  struct Settings {
+    uint64_t hash = 0;
+    // What waits goes along with exact calls. Not under dgc, whose memory is that of one tensor: there exact calls
+    // are only counted.
+    bool drains = true;
+  };
   // A call that is about to be made.
   struct Call {
     uint64_t signature = 0;
@@ -75,9 +86,9 @@ class Exchange {
     kFailed,  // error() says why; every later call fails alike
   };
 
-  // `settings` is a hash of what the ranks must have configured alike. `api` is null, with `error`, where
+  // `api` is null, with `error`, where
   // libterse cannot be loaded or the configuration is wrong: nothing is compressed then, on any rank.
-  Exchange(const TerseApi* api, std::string error, uint64_t settings, Ranks ranks);
+  Exchange(const TerseApi* api, std::string error, Settings settings, Ranks ranks);
   // Without closing: only close when all ranks do.
   ~Exchange() = default;
   Exchange(const Exchange&) = delete;
@@ -109,15 +120,16 @@ class Exchange {
   Outcome RunNamed(const Call& call);
   bool SetExact(bool exact);
   // The tensor that a call outside of the period is taken for; -1: none.
-  terse_tensor_t KnownAs(uint64_t signature);
+  terse_tensor_t KnownAs(uint64_t signature, int32_t number) const;
   Outcome RunTensor(terse_tensor_t tensor, const Call& call);
+  Outcome Decide(const Place& place, const Call& call);
   bool EndStep();
   Outcome Run(size_t position, const Call& call);
   Outcome Fail(const std::string& doing);
 
   const TerseApi* api_;
   std::string error_;
-  const uint64_t settings_;
+  const Settings settings_;
   Ranks ranks_;
   terse_group_t* group_ = nullptr;
   struct Named {
@@ -131,15 +143,20 @@ class Exchange {
   bool begin_due_ = false;        // a period has begun, with a call that may not wait
   bool end_due_ = false;          // a step has ended, with such a call
   std::vector<int32_t> numbers_;  // of each position: calls of the same signature before it in the period
-  // Outside of the period: calls of each signature so far, and the numbers that its tensors have.
-  std::map<uint64_t, int32_t> seen_outside_;
+  // Calls of each signature since the last begin of the period, and the numbers that its tensors have.
+  std::map<uint64_t, int32_t> seen_;
   std::map<uint64_t, int32_t> known_;
   bool exact_ = false;  // the group's exchanges are
   bool within_step_ = false;
   std::set<terse_tensor_t> exchanged_;  // in the step under way
   bool nonfinite_ = false;
+  struct Tensor {
+    terse_tensor_t id = -1;
+    int64_t exact_steps = 0;  // gradients that went exact since the last exchange, before the group was told
+  };
   // By signature and number within the period.
-  std::map<std::pair<uint64_t, int32_t>, terse_tensor_t> tensors_;
+  std::map<std::pair<uint64_t, int32_t>, Tensor> tensors_;
+  std::map<uint64_t, int64_t> exact_calls_;  // of signatures that have tensors, until a period has them
   int64_t compressed_calls_ = 0;
   int64_t drained_calls_ = 0;
 };

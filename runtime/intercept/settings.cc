@@ -99,12 +99,11 @@ Settings ParseSettings(std::string_view shown) {
   std::map<std::string, std::map<std::string, std::string>> sections;  // "" for keys without one
   // A job knows its own stragglers; a preload library does not end it.
   sections["transport"]["timeout_s"] = "86400";
+  std::string method = "allreduce";
+  std::string job_momentum = "none";
   for (const auto& [key, value, origin] : Lines(shown)) {
-    if (key == "method" && value != "allreduce") {
-      settings.error = "method " + value +
-                       " gives the job what its own optimizer must not use; a job that only is " +
-                       "preloaded has no other than allreduce";
-    }
+    if (key == "method") method = value;
+    if (key == "dgc.job_momentum") job_momentum = value;
     if (key == "reduce" && value == "mean" && origin != "default") {
       settings.error = "reduce: mean is no sum, and the job's calls are MPI_SUM; leave it out";
     }
@@ -117,6 +116,17 @@ Settings ParseSettings(std::string_view shown) {
     } else {
       sections[key.substr(0, dot)][key.substr(dot + 1)] = AsYaml(value);
     }
+  }
+  settings.drains = method != "dgc";
+  if (method == "dgc" && job_momentum == "none") {
+    settings.error =
+        "method dgc has momentum in what it gives, and the job's own optimizer would apply its momentum once "
+        "more; set dgc.job_momentum (TERSE_DGC_JOB_MOMENTUM) to the momentum of that optimizer, 0 if it has "
+        "none, and dgc.job_nesterov if that has Nesterov's form, or leave method out";
+  } else if (method != "allreduce" && method != "dgc") {
+    settings.error = "method " + method +
+                     " gives the job what its own optimizer must not use; a job that only is preloaded has "
+                     "allreduce, or dgc where it states its momentum (dgc.job_momentum)";
   }
   sections[""]["reduce"] = "sum";
   for (const auto& [section, keys] : sections) {

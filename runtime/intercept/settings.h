@@ -18,6 +18,7 @@ struct Settings {
   std::string yaml;   // for terse_group_open_fcomm; the environment goes over it, as always
   std::string error;  // not empty: what keeps this job from being compressed
   Rules rules;
+  bool drains = true;  // Exchange::Settings
 
   // Of what decides which calls are compressed: the same on all ranks.
   uint64_t Hash() const {

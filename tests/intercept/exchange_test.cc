@@ -73,7 +73,7 @@ class Rank {
       : world_(*world),
         rank_(rank),
         exchange_(
-            &LinkedTerse(), "", settings,
+            &LinkedTerse(), "", {settings, yaml.find("method: dgc") == std::string::npos},
             {.open =
                  [=](std::string* error) {
                    terse_group_t* group = nullptr;
@@ -256,6 +256,65 @@ TEST(Exchange, WhatWaitsGoesAlongWhenNoPeriodReturns) {
   }
 }
 
+// A job with momentum of its own: once nothing waits any more each gradient has moved it 1 / (1 - m) times,
+// those before the first compressed call and those after a call that does not fit too. One comes at the end
+// of a step, the other between its two gradients.
+TEST(Exchange, UnderDgcEveryGradientMovesAJobWithMomentumOnce) {
+  for (const bool nesterov : {false, true}) {
+    const std::string yaml = std::string("method: dgc\nreduce: sum\nmin_elements: 1\n") +
+                             "dgc: {density: 0.1, masking: false, job_momentum: 0.875, job_nesterov: " +
+                             (nesterov ? "true}\n" : "false}\n");
+    RunRanks(yaml, [&](Rank& rank) {
+      struct Parameter {
+        std::vector<double> given = std::vector<double>(512);
+        std::vector<double> buffer = std::vector<double>(512);
+        std::vector<double> moved = std::vector<double>(512);
+      };
+      std::vector<Parameter> parameters(2);
+      for (int step = 0; step < 400; ++step) {
+        for (int g = 0; g < 2; ++g) {
+          Parameter& parameter = parameters[static_cast<size_t>(g)];
+          Vector values(512, 0.0f);
+          for (int r = 0; r < kRanks && step < 100; ++r) {
+            const Vector part = Noise(512, r, step * 2 + g);
+            if (r == rank.rank()) values = part;
+            for (size_t i = 0; i < part.size(); ++i) parameter.given[i] += part[i];
+          }
+          rank.Call(&values);
+          for (size_t i = 0; i < values.size(); ++i) {
+            double& buffer = parameter.buffer[i];
+            buffer = 0.875 * buffer + values[i];
+            parameter.moved[i] += nesterov ? values[i] + 0.875 * buffer : buffer;
+          }
+          if (g == 0 && step == 85) {
+            Vector accuracy(5, 1.0f);
+            EXPECT_EQ(rank.Call(&accuracy, false), Outcome::kPass);
+          }
+        }
+        Vector loss(1, 0.0f);
+        rank.Call(&loss, false);
+        if (step == 40) {
+          Vector accuracy(5, 1.0f);
+          EXPECT_EQ(rank.Call(&accuracy, false), Outcome::kPass);
+        }
+      }
+      // Three periods before the first, after each of the two, and what of that step was still to come.
+      EXPECT_EQ(rank.exchange().compressed_calls(), 2 * (400 - 9) - 1);
+      for (const Parameter& parameter : parameters) {
+        double squares = 0;
+        double distance = 0;
+        for (size_t i = 0; i < 512; ++i) {
+          const double wanted = parameter.given[i] * 8;
+          squares += wanted * wanted;
+          distance += (parameter.moved[i] - wanted) * (parameter.moved[i] - wanted);
+        }
+        EXPECT_GT(squares, 1e4);
+        EXPECT_LT(std::sqrt(distance), 2e-5 * std::sqrt(squares));
+      }
+    });
+  }
+}
+
 // A step that begins with a call that may not wait: the agreement and the step's end come with the next that
 // may, and nothing is lost over a deviation by such a call either.
 TEST(Exchange, WaitsInCallsThatMayWait) {
@@ -391,7 +450,7 @@ TEST(Exchange, AGroupThatCannotBeOpenedLeavesCallsExact) {
 }
 
 TEST(Exchange, WithoutLibterseCallsStayExact) {
-  Exchange exchange(nullptr, "libterse.so cannot be loaded", 0,
+  Exchange exchange(nullptr, "libterse.so cannot be loaded", {},
                     {.open = [](std::string*) -> terse_group_t* { return nullptr; },
                      .same = [](uint64_t) { return true; }});
   PeriodLearner learner;
@@ -423,7 +482,7 @@ TEST(Exchange, FailsForGoodWhenAnExchangeFails) {
   api.group_close = [](terse_group_t*) { return TERSE_OK; };
   api.group_report = [](terse_group_t*, char**) { return TERSE_UNAVAILABLE; };
   int dummy = 0;
-  Exchange exchange(&api, "", 1,
+  Exchange exchange(&api, "", {1},
                     {.open = [&](std::string*) { return reinterpret_cast<terse_group_t*>(&dummy); },
                      .same = [](uint64_t) { return true; }});
   PeriodLearner learner;

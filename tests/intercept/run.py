@@ -18,6 +18,7 @@ Runs a job under the preload library and holds the report against what the progr
   named       counts, and `named` had all its gradients compressed, under their names, and came to the solution
   overlapped  counts, and `overlap` had all its gradients compressed and came to the solution
   blocking    the same of its blocking gradients alone, with the reason for the others
+  momentum    compressed, and of the job, which has momentum, moved what the last step sent and no more
   exact       counts, and nothing was compressed, for the reason that stderr says
 """
 
@@ -166,10 +167,22 @@ def check_overlap(arguments: argparse.Namespace, output: str, report: dict[str, 
     require(distance < 0.03, f"the job ended {distance} away from the solution")
 
 
+def moving(output: str) -> float:
+    (part,) = [float(line.split()[1]) for line in output.splitlines() if line.startswith("moving ")]
+    return part
+
+
+# The job's own momentum would move on what earlier steps sent: with 0.9 nearly everything.
+def check_momentum(arguments: argparse.Namespace, output: str, report: dict[str, Any]) -> None:
+    check_compressed(arguments, output, report)
+    most = 0.05 * arguments.ranks
+    require(0 < moving(output) <= most, f"{moving(output)} of the parameters moved, at most {most} were sent")
+
+
 def check_exact(arguments: argparse.Namespace, output: str, report: dict[str, Any]) -> None:
     check_counts(arguments, output, report)
     require(all("compressed_calls" not in row for row in report["communicators"]), "something was compressed")
-    require("distance 0.0000" in output, output)
+    require("distance 0.0000" in output and moving(output) > 0.9, output)
 
 
 def check_alone(arguments: argparse.Namespace, output: str, folder: Path) -> None:
@@ -218,7 +231,7 @@ def main() -> None:
             require([path.name for path in folder.iterdir()] == ["report.json"], f"files: {list(folder.iterdir())}")
             report = json.loads((folder / "report.json").read_text())
             checks = {"counts": check_counts, "training": check_training, "loops": check_loops,
-                      "compressed": check_compressed, "exact": check_exact,
+                      "compressed": check_compressed, "momentum": check_momentum, "exact": check_exact,
                       "named": check_named,
                       "overlapped": lambda *given: check_overlap(*given, nonblocking=True),
                       "blocking": lambda *given: check_overlap(*given, nonblocking=False)}

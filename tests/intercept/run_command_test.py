@@ -54,6 +54,20 @@ def main() -> None:
         (tensor,) = world(report)["group"]["tensors"]
         require(tensor["codec"] == "none" and "include" in tensor["reason"], tensor)
 
+        # What the job does with momentum of its own is for its user to say.
+        dgc = ["--method", "dgc", "--dgc-density", "0.05"]
+        result = terse("run", "--config", str(config), *dgc, "--dgc-job-momentum", "0.9", "--dgc-job-nesterov",
+                       "--report", str(report), *job, "0.9", "nesterov")
+        require(result.returncode == 0, result.stderr)
+        row = world(report)
+        require(row["compressed_calls"] == 394 and row["group"]["method"] == "dgc", row)
+        (moving,) = [float(line.split()[1]) for line in result.stdout.splitlines() if line.startswith("moving ")]
+        require(0 < moving <= 0.1, moving)
+        result = terse("run", *dgc, *job)
+        require(result.returncode == 4 and "--dgc-job-momentum 0.9" in result.stderr, result.stderr)
+        result = terse("run", "--method", "onebit_adam", "--dgc-job-momentum", "0.9", *job)
+        require(result.returncode == 4 and "method is onebit_adam" in result.stderr, result.stderr)
+
         # The observing commands observe, whatever is configured.
         result = terse("advise", "--config", str(config), "--report", str(report), *job, TERSE_COMPRESSOR="onebit")
         require(result.returncode == 0 and "compressed_calls" not in world(report), result.stderr)

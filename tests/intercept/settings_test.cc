@@ -9,6 +9,7 @@
 namespace terse::intercept {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::Not;
@@ -41,8 +42,22 @@ TEST(Settings, KeepsWhatTheFileSays) {
   EXPECT_EQ(Shown(settings.yaml), Shown(file + "reduce: sum\n")) << settings.yaml;
 }
 
+TEST(Settings, DgcIsForJobsThatStateTheirMomentum) {
+  for (const std::string dgc : {"{job_momentum: 0.95}", "{job_momentum: 0}",
+                                "{job_momentum: 0.9, job_nesterov: true, density: 0.01}"}) {
+    const std::string file = "method: dgc\ndgc: " + dgc + "\n";
+    const Settings settings = ParseSettings(Shown(file));
+    EXPECT_THAT(settings.error, IsEmpty());
+    EXPECT_EQ(Shown(settings.yaml), Shown(file + "reduce: sum\ntransport: {timeout_s: 86400}\n"));
+    EXPECT_THAT(Shown(settings.yaml), HasSubstr("dgc.job_momentum = 0"));
+  }
+}
+
 TEST(Settings, RefusesWhatAPreloadedJobCannotHave) {
-  EXPECT_THAT(ParseSettings(Shown("method: dgc\ncompressor: topk\n")).error, HasSubstr("method dgc"));
+  EXPECT_THAT(ParseSettings(Shown("method: dgc\ncompressor: topk\n")).error,
+              AllOf(HasSubstr("method dgc"), HasSubstr("set dgc.job_momentum")));
+  EXPECT_THAT(ParseSettings(Shown("method: onebit_adam\ndgc: {job_momentum: 0.9}\n")).error,
+              HasSubstr("method onebit_adam"));
   EXPECT_THAT(ParseSettings(Shown("method: onebit_adam\ncompressor: onebit\n")).error,
               HasSubstr("onebit_adam"));
   EXPECT_THAT(ParseSettings(Shown("reduce: mean\n")).error, HasSubstr("MPI_SUM"));

@@ -60,6 +60,8 @@ const std::map<std::string, std::string>& OtherValues() {
       {"topk.warmup_density", "[0.5]"},
       {"dgc.warmup_steps", "100"},
       {"dgc.warmup_density", "[1, 0.1]"},
+      {"dgc.job_momentum", "0.95"},
+      {"dgc.job_nesterov", "true"},
       {"adam.beta1", "0.5"},
       {"adam.beta2", "0.95"},
       {"adam.eps", "1e-06"},
@@ -152,6 +154,7 @@ TEST(ConfigTable, Ranges) {
       {"powersgd.error", {"averaged", "local"}, {"mean", ""}},
       {"dgc.density", {"0.001"}, {"0", "2"}},
       {"dgc.momentum", {"0", "0.99"}, {"1", "-0.1"}},
+      {"dgc.job_momentum", {"none", "0", "0.99"}, {"1", "-0.1", "None", ""}},
       {"dgc.clip", {"0", "0.5"}, {"-1", "nan"}},
       {"dgc.weight_decay", {"0", "10"}, {"-1e-9", "inf"}},
       {"dgc.decay", {"buffer", "local"}, {"global", ""}},
@@ -281,6 +284,46 @@ TEST(Validate, Accepts) {
           .ok());
   EXPECT_TRUE(Validated({{"quantize.span", "l2"}, {"error_feedback", "false"}}).ok());
   EXPECT_TRUE(Validated({{"compressor", "topk"}, {"quantize.span", "l2"}}).ok()) << "not used";
+}
+
+// DGC's momentum is the job's, in whatever order the two are read.
+TEST(Settings, DgcFollowsTheMomentumOfTheJob) {
+  Settings settings;
+  ASSERT_TRUE(settings.Set("dgc.job_nesterov", "true", Origin::kFile).ok());
+  EXPECT_FALSE(settings.config().dgc.nesterov);
+  ASSERT_TRUE(settings.Set("dgc.job_momentum", "0.95", Origin::kFile).ok());
+  EXPECT_EQ(settings.config().dgc.job_momentum, 0.95);
+  EXPECT_EQ(settings.config().dgc.momentum, 0.95);
+  EXPECT_TRUE(settings.config().dgc.nesterov);
+  EXPECT_EQ(settings.origin("dgc.momentum"), Origin::kDefault);
+  ASSERT_TRUE(settings.Set("dgc.job_momentum", "none", Origin::kFlag).ok());
+  EXPECT_EQ(settings.config().dgc.momentum, 0.9);
+  EXPECT_FALSE(settings.config().dgc.nesterov);
+  ASSERT_TRUE(settings.Set("dgc.momentum", "0.5", Origin::kFile).ok());
+  ASSERT_TRUE(settings.Set("dgc.job_momentum", "0.99", Origin::kFlag).ok());
+  EXPECT_EQ(settings.config().dgc.momentum, 0.5);
+}
+
+TEST(Validate, TheMomentumOfAJob) {
+  EXPECT_TRUE(Validated({{"method", "dgc"}, {"dgc.job_momentum", "0.95"}}).ok());
+  EXPECT_TRUE(Validated({{"method", "dgc"}, {"dgc.job_momentum", "0.9"}, {"dgc.momentum", "0.9"}}).ok());
+  EXPECT_TRUE(Validated({{"method", "dgc"}, {"dgc.job_momentum", "0"}, {"reduce", "sum"}}).ok());
+  EXPECT_TRUE(Validated({{"method", "dgc"}, {"dgc.job_momentum", "0.9"}, {"dgc.job_nesterov", "true"}}).ok());
+  EXPECT_TRUE(Validated({{"dgc.job_nesterov", "true"}}).ok()) << "not used";
+  EXPECT_THAT(Message(Validated({{"method", "dgc"}, {"dgc.job_momentum", "0.95"}, {"dgc.momentum", "0.9"}})),
+              AllOf(HasSubstr("dgc.momentum = 0.9"), HasSubstr("dgc.job_momentum = 0.95 differ")));
+  EXPECT_THAT(Message(Validated({{"method", "dgc"},
+                                 {"dgc.job_momentum", "0.9"},
+                                 {"dgc.job_nesterov", "true"},
+                                 {"dgc.nesterov", "false"}})),
+              AllOf(HasSubstr("dgc.nesterov = false"), HasSubstr("dgc.job_nesterov = true differ")));
+  EXPECT_THAT(Message(Validated({{"method", "dgc"}, {"dgc.job_nesterov", "true"}})),
+              HasSubstr("needs dgc.job_momentum"));
+  EXPECT_THAT(
+      Message(Validated({{"method", "dgc"}, {"dgc.job_momentum", "0.9"}, {"dgc.weight_decay", "0.1"}})),
+      HasSubstr("dgc.weight_decay"));
+  EXPECT_THAT(Message(Validated({{"method", "dgc"}, {"reduce", "sum"}})),
+              HasSubstr("or state dgc.job_momentum"));
 }
 
 TEST(Validate, RefusesWhatDoesNotGoTogether) {

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * usage: descend
+ * usage: descend [MOMENTUM [nesterov]]
  *
  * A job that trains, with no word of Terse: gradient descent with momentum on a sum of quadratic functions,
  * one a rank; with a loss in double precision, a histogram of integers, and now and then a validation. What
  * must be exact is held against PMPI_Allreduce, the parameters of all ranks against each other, and the
- * result against the solution. Prints 'expect {...}' as the other programs do, and 'distance' to the
- * solution.
+ * result against the solution. Prints 'expect {...}' as the other programs do, 'distance' to the
+ * solution, and 'moving': which part of the parameters the last step moved.
  */
 #include <math.h>
 
@@ -15,6 +15,7 @@
 enum { kParameters = 20000, kSteps = 400, kBins = 16 };
 
 static float gradient[kParameters], sum[kParameters], weight[kParameters], velocity[kParameters];
+static float movement[kParameters];
 
 /* Rank r's function has its least at this place. */
 static float target(int r, int i) { return (float)((i * 31 + r * 17) % 101) / 50.0f - 1.0f; }
@@ -32,8 +33,19 @@ static void check_exact(void) {
   calls[kBlocking] += 2;
 }
 
+/* The elements that are no rounding errors beside the largest. */
+static double moving(void) {
+  float most = 0;
+  int count = 0;
+  for (int i = 0; i < kParameters; ++i) most = fmaxf(most, fabsf(movement[i]));
+  for (int i = 0; i < kParameters; ++i) count += fabsf(movement[i]) > 1e-4f * most;
+  return (double)count / kParameters;
+}
+
 int main(int argc, char** argv) {
   MPI_Init(&argc, &argv);
+  const float momentum = argc > 1 ? strtof(argv[1], NULL) : 0.5f;
+  const int nesterov = argc > 2;
   MPI_Comm_rank(MPI_COMM_WORLD, &rank);
   MPI_Comm_size(MPI_COMM_WORLD, &size);
   for (int step = 0; step < kSteps; ++step) {
@@ -46,10 +58,12 @@ int main(int argc, char** argv) {
     }
     ++calls[kBlocking];
     check_exact();
-    const float rate = 0.05f * powf(0.99f, (float)step);
+    const float rate = 0.1f * (1.0f - momentum) * powf(0.99f, (float)step);
     for (int i = 0; i < kParameters; ++i) {
-      velocity[i] = 0.5f * velocity[i] + sum[i] / (float)size;
-      weight[i] -= rate * velocity[i];
+      const float mean = sum[i] / (float)size;
+      velocity[i] = momentum * velocity[i] + mean;
+      movement[i] = nesterov ? mean + momentum * velocity[i] : velocity[i];
+      weight[i] -= rate * movement[i];
     }
     if (step == 200) {
       float accuracy[3] = {1, 2, 3}, mean[3];
@@ -69,7 +83,7 @@ int main(int argc, char** argv) {
   PMPI_Bcast(first, kParameters, MPI_FLOAT, 0, MPI_COMM_WORLD);
   same(first, weight, sizeof(weight), "the parameters of rank 0");
   free(first);
-  if (rank == 0) printf("distance %.6f\n", sqrt(squares / kParameters));
+  if (rank == 0) printf("distance %.6f\nmoving %.6f\n", sqrt(squares / kParameters), moving());
   print_calls();
   MPI_Finalize();
   return 0;

@@ -114,9 +114,21 @@ TERSE_API terse_status_t terse_tensor_register(terse_group_t* group, const char*
 TERSE_API terse_status_t terse_tensor_set_mask(terse_group_t* group, terse_tensor_t tensor,
                                                const uint8_t* mask);
 
+/* Method dgc with dgc.job_momentum: says that since the tensor's last exchange the job has reduced and
+ * applied `steps` gradients of it without the group, exactly. What the group's results left in the job's
+ * momentum buffer has moved the parameters in these steps and has decayed; what waits is corrected by that,
+ * so that no gradient counts twice. Without this call the job would keep what was moved too much. Other
+ * methods do not mind. All ranks say the same, while the tensor is in no exchange; a later call takes the
+ * place of an earlier one. It takes effect in the next collective call, where ranks that differ get
+ * TERSE_MISMATCH and may say it again. Not collective. */
+TERSE_API terse_status_t terse_tensor_set_exact_steps(terse_group_t* group, terse_tensor_t tensor,
+                                                      int64_t steps);
+
 /* ---- Exchanges. What `recv` gets depends on the method (docs/architecture.md):
  *   allreduce    the mean (or sum) of the gradients; the job's optimizer stays as it is
- *   dgc          the momentum-corrected sparse update: apply w -= lr * recv with no momentum of its own
+ *   dgc          the momentum-corrected sparse update: apply w -= lr * recv with no momentum of its own. With
+ *                dgc.job_momentum: what makes an optimizer of that momentum move by the update; give it recv
+ *                as its gradient, unclipped (or say in terse_step by what it was scaled)
  *   onebit_adam  the Adam direction m / (sqrt(v) + eps): apply w -= lr * recv
  * send == recv is allowed; other overlaps are not. send == NULL: this rank has no gradient for the tensor
  * in this step; it counts as zero. A NaN or Inf in any rank's gradient makes every element of a compressed
@@ -149,7 +161,8 @@ TERSE_API terse_status_t terse_step(terse_group_t* group, double applied);
 
 /* Exchange and update in one: params[i] -= learning_rate * (result_i + weight decay by the method's
  * rule), then terse_step(group, 1), or (group, 0) with parameters untouched when some result is not
- * finite (*applied, may be NULL, says which). Parameters are fp32. Collective. */
+ * finite (*applied, may be NULL, says which). Parameters are fp32. With dgc.job_momentum, which is for the
+ * job's own optimizer, TERSE_INVALID_ARGUMENT. Collective. */
 TERSE_API terse_status_t terse_optimizer_step(terse_group_t* group, int32_t n, const terse_tensor_t* tensors,
                                               const void* const* grads, void* const* params,
                                               double learning_rate, int32_t* applied);

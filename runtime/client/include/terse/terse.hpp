@@ -128,6 +128,9 @@ class Group {
     Check(terse_tensor_set_mask(handle_, tensor, mask.empty() ? nullptr : mask.data()));
   }
   void SetExact(bool exact) { Check(terse_group_set_exact(handle_, exact ? 1 : 0)); }
+  void SetExactSteps(TensorId tensor, int64_t steps) {
+    Check(terse_tensor_set_exact_steps(handle_, tensor, steps));
+  }
   void SetGlobalBatch(int64_t samples) { Check(terse_group_set_global_batch(handle_, samples)); }
   void SetLossScale(double scale) { Check(terse_group_set_loss_scale(handle_, scale)); }
 

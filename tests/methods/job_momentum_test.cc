@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The arithmetic of a job's own momentum under DGC, by hand; tests/engine/job_momentum_test.cc has whole
+// jobs.
+#include "compressors/methods/job_momentum.h"
+
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace terse {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::FloatEq;
+using ::testing::IsEmpty;
+using Vector = std::vector<float>;
+
+// The one step of `d`, applied by `applied`; what the job gets.
+Vector Step(JobMomentum* job, Vector d, double applied = 1.0, FloatVector* v = nullptr) {
+  FloatVector none;
+  EXPECT_TRUE(job->Turn(absl::MakeSpan(d)));
+  job->Resolve(applied, v == nullptr ? &none : v);
+  return d;
+}
+
+Vector BufferOf(JobMomentum* job) {
+  Vector buffer;
+  job->VisitState([&](std::string_view name, wire::MemoryRole role, FloatVector* values) {
+    EXPECT_EQ(name, "job_buffer");
+    EXPECT_EQ(role, wire::MemoryRole::kReplicated);
+    buffer.assign(values->begin(), values->end());
+  });
+  return buffer;
+}
+
+// m = 1/2: the job's buffer is 1, then 0 = 1/2 - 1/2, then 2.
+TEST(JobMomentum, PlainTakesOffWhatTheBufferKeeps) {
+  JobMomentum job(0.5, false, 1.0);
+  EXPECT_THAT(BufferOf(&job), IsEmpty());
+  EXPECT_THAT(Step(&job, {1, 4}), ElementsAre(1, 4));
+  EXPECT_THAT(Step(&job, {0, 4}), ElementsAre(-0.5f, 2));
+  EXPECT_THAT(Step(&job, {2, 0}), ElementsAre(2, -2));
+  EXPECT_THAT(BufferOf(&job), ElementsAre(2, 0));
+}
+
+// a = 3 / 1.5 moves by 2 + 1 and leaves 2; a = -1/3 moves by -1/3 + 1/2 (1 - 1/3) = 0.
+TEST(JobMomentum, NesterovLooksAheadOnce) {
+  JobMomentum job(0.5, true, 1.0);
+  EXPECT_THAT(Step(&job, {3}), ElementsAre(FloatEq(2)));
+  EXPECT_THAT(Step(&job, {0}), ElementsAre(FloatEq(-1.0f / 3)));
+  EXPECT_THAT(BufferOf(&job), ElementsAre(FloatEq(2.0f / 3)));
+}
+
+TEST(JobMomentum, ASkippedStepDoesNotMoveTheBuffer) {
+  for (const bool nesterov : {false, true}) {
+    JobMomentum job(0.5, nesterov, 1.0);
+    FloatVector v;
+    Step(&job, {2}, 1.0, &v);
+    const Vector before = BufferOf(&job);
+    Step(&job, {8}, 0.0, &v);
+    EXPECT_EQ(BufferOf(&job), before);
+    EXPECT_TRUE(v.empty());
+  }
+}
+
+// Buffer 2, d = 8: a = 7. Of a quarter the job's buffer is 1 + 7/4, and moves by that: 8/4 and 3/4 too much.
+// With Nesterov buffer 4/3, a = (8 - 1/3) / 1.5.
+TEST(JobMomentum, WhatAClippedStepMovesTooFarIsTakenOffWhatWaits) {
+  for (const double unit : {1.0, 0.25}) {
+    JobMomentum job(0.5, false, unit);
+    FloatVector v = {5};
+    Step(&job, {2});
+    EXPECT_THAT(Step(&job, {8}, 0.25, &v), ElementsAre(7));
+    EXPECT_THAT(BufferOf(&job), ElementsAre(2.75f));
+    EXPECT_EQ(v[0], 5 - static_cast<float>(0.75 * unit));
+  }
+  JobMomentum job(0.5, true, 1.0);
+  FloatVector v;
+  Step(&job, {2});
+  const float a = Step(&job, {8}, 0.25, &v)[0];
+  const double buffer = 0.5 * (4.0 / 3) + 0.25 * double{a};
+  EXPECT_THAT(BufferOf(&job), ElementsAre(FloatEq(static_cast<float>(buffer))));
+  EXPECT_NEAR(v[0], -(0.25 * double{a} + 0.5 * buffer - 0.25 * 8), 1e-6);
+}
+
+// Three steps of m = 1/2: what waits gains (1/2 + 1/4 + 1/8) (u - b), and an eighth of u and b is left.
+TEST(JobMomentum, ExactStepsLetMomentumPass) {
+  for (const bool nesterov : {false, true}) {
+    JobMomentum job(0.5, nesterov, 0.5);
+    Step(&job, {16});
+    const float b = BufferOf(&job)[0];
+    FloatVector u = {8};
+    FloatVector v = {1};
+    job.PassExact(3, &u, &v);
+    EXPECT_THAT(BufferOf(&job), ElementsAre(b / 8));
+    EXPECT_THAT(u, ElementsAre(1));
+    EXPECT_THAT(v, ElementsAre(FloatEq(1 + 0.875f * (8 - (nesterov ? 0.25f : 0.5f) * b))));
+  }
+}
+
+TEST(JobMomentum, ExactStepsWithoutEndLeaveNothing) {
+  JobMomentum job(0.5, false, 1.0);
+  Step(&job, {16});
+  FloatVector u = {8};
+  FloatVector v;
+  job.PassExact(std::numeric_limits<uint64_t>::max(), &u, &v);
+  EXPECT_THAT(BufferOf(&job), ElementsAre(0));
+  EXPECT_THAT(u, ElementsAre(0));
+  EXPECT_TRUE(v.empty());
+}
+
+// 3e38 was delivered, and -3e38 would have to be -5.7e38 to undo its momentum: no float.
+TEST(JobMomentum, AResultBeyondFloatLeavesTheBuffer) {
+  JobMomentum job(0.9, false, 1.0);
+  FloatVector v;
+  Step(&job, {3e38f}, 1.0, &v);
+  Vector d = {-3e38f};
+  EXPECT_FALSE(job.Turn(absl::MakeSpan(d)));
+  EXPECT_TRUE(std::isinf(d[0]));
+  job.Resolve(1.0, &v);
+  EXPECT_THAT(BufferOf(&job), ElementsAre(3e38f));
+}
+
+}  // namespace
+}  // namespace terse
