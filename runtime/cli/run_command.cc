@@ -18,6 +18,7 @@ struct RunOptions {
   std::vector<std::string> set;
   std::string mpi = "auto";
   std::string report;
+  bool replace_mpi = false;
   Words flags;
   Words command;
 };
@@ -40,10 +41,9 @@ void Run(const RunOptions& options) {
                            "see docs/methods.md");
   }
   const LauncherKind launcher = DetectLauncherKind(options.command);
-  JobVariables variables = {
-      {"LD_PRELOAD",
-       WithEarlierPreload(FindPreloadLibrary(DetectMpi(options.command, launcher, options.mpi)))},
-      {"TERSE_PRELOAD", "compress"}};
+  JobVariables variables = InterceptVariables(
+      options.command, launcher, DetectMpi(options.command, launcher, options.mpi), options.replace_mpi);
+  variables.emplace_back("TERSE_PRELOAD", "compress");
   // Ranks on other hosts get all that was set here, and nothing of what is in the way.
   for (const ConfigLine& line : config) {
     if (line.origin == "environment" || line.origin == "flag") {
@@ -110,6 +110,10 @@ void AddRunCommand(CLI::App& app, const Words& job, std::function<void()>* run) 
       ->allow_extra_args(false);
   command->add_option("--mpi", options->mpi, "The job's MPI, where it cannot be seen: auto, openmpi or mpich")
       ->check(CLI::IsMember({"auto", "openmpi", "mpich"}));
+  command->add_flag(
+      "--replace-mpi", options->replace_mpi,
+      "Also take the place of MPI's own library, for a program that loads it by dlopen (Python's ctypes, "
+      "Julia)");
   command
       ->add_option("--report", options->report,
                    "Write what was done and why into this file (terse why reads it)")

@@ -3,8 +3,8 @@
  * usage: handle LIBRARY local|global|reopened
  *
  * A program that is linked to no MPI: it loads LIBRARY, and calls what it finds in the handle. Sums of whole
- * numbers, which are exact in any order; where gradients are compressed (TERSE_COMPRESSOR), to one in a hundred.
- * reopened: the handle is closed and opened again before the first call.
+ * numbers, which are exact in any order; where gradients are compressed (TERSE_COMPRESSOR), to one in a
+ * hundred. reopened: the handle is closed and opened again before the first call.
  */
 #include <dlfcn.h>
 #include <math.h>
