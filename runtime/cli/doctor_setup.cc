@@ -165,6 +165,16 @@ void ExamineTerse(Examination* examination) {
         "the command is " + VersionText(TERSE_VERSION_NUMBER) + " and libterse is " + VersionText(version),
         "install both from one release; LD_LIBRARY_PATH may name a folder with another libterse.so");
   }
+  // LD_LIBRARY_PATH goes before the folder that this command names for it.
+  std::error_code error;
+  const fs::path prefix = fs::canonical("/proc/self/exe", error).parent_path().parent_path();
+  for (const char* folder : {"lib", TERSE_INSTALL_LIBDIR}) {
+    const fs::path beside = prefix / folder / "libterse.so.0";
+    if (!Exists(beside) || fs::equivalent(beside, file, error)) continue;
+    examination->Wrong(kTerse, "libterse", file + " is loaded, and not " + beside.string(),
+                       "jobs get that other Terse as well; take its folder out of LD_LIBRARY_PATH");
+    return;
+  }
   examination->Fine(kTerse, "libterse", file);
 }
 
@@ -377,18 +387,8 @@ void ExamineLibraryPath(Examination* examination) {
   examination->Fine(kEnvironment, "LD_LIBRARY_PATH", text);
   bool mpi_before = false;
   std::string before;
-  const std::string own = FileOfSymbol("terse_version");
-  bool libterse_seen = false;
   for (const std::string& folder : SplitList(text, ":")) {
     std::error_code error;
-    const fs::path library = fs::path(folder) / "libterse.so.0";
-    if (!libterse_seen && Exists(library)) {
-      libterse_seen = true;
-      if (!fs::equivalent(library, own, error)) {
-        examination->Wrong(kEnvironment, "LD_LIBRARY_PATH", library.string() + " is found before " + own,
-                           "jobs would load another Terse than this one; take the folder out");
-      }
-    }
     if (Contains(fs::path(folder).filename(), "replace_")) {
       if (mpi_before) {
         examination->Wrong(kEnvironment, "LD_LIBRARY_PATH",

@@ -61,7 +61,10 @@ Answer Fork(const Work& work, int seconds) {
   // It has closed its output or its time is over. One that closed and lives on gets what is left.
   int status = 0;
   for (;;) {
-    if (answer.timed_out) kill(-child, SIGKILL), kill(child, SIGKILL);
+    if (answer.timed_out) {
+      kill(-child, SIGKILL);
+      kill(child, SIGKILL);  // where it has not come to make its group
+    }
     const pid_t ended = waitpid(child, &status, answer.timed_out ? 0 : WNOHANG);
     if (ended == child || (ended < 0 && errno != EINTR)) break;
     if (ended != 0) continue;

@@ -84,12 +84,21 @@ def wrong_setups(scratch: Path) -> None:
     Doctor(TERSE_REPORT="/nowhere/report.json").fact("environment", "TERSE_REPORT", "/nowhere", "wrong")
     Doctor(TERSE_DISABLE="1").fact("environment", "TERSE_DISABLE", "1", "note")
 
+    # Another Terse in front, and an MPI in front of the replacement.
+    lib = Path(TERSE).parent.parent / "lib"
+    (scratch / "lib").mkdir()
+    shutil.copy(lib / "libterse.so.0", scratch / "lib" / "libterse.so.0")
+    Doctor(LD_LIBRARY_PATH=str(scratch / "lib")).fact("terse", "libterse", str(scratch), "wrong")
+    folder = lib / f"replace_{MPI}"
+    before = (folder / "mpi").resolve()
+    Doctor(LD_LIBRARY_PATH=f"{before}:{folder}").fact("environment", "LD_LIBRARY_PATH", f"{folder} comes behind {before}", "wrong")
+    Doctor(LD_LIBRARY_PATH=str(folder)).well()
+
     # Plug-ins that are none, and a replacement that leads nowhere.
     (scratch / f"libterse_transport_mpi_{MPI}.so").write_text("no library")
     (scratch / f"libterse_mpi_{MPI}.so").write_text("no library")
     replacement = scratch / f"replace_{MPI}"
-    built = next(Path(TERSE).parent.parent.glob(f"lib/replace_{MPI}"))
-    shutil.copytree(built, replacement, symlinks=True)
+    shutil.copytree(folder, replacement, symlinks=True)
     (replacement / "mpi").unlink()
     (replacement / "mpi").symlink_to("/nowhere")
     doctor = Doctor(TERSE_PLUGIN_PATH=str(scratch))
