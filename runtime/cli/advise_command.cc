@@ -30,6 +30,7 @@ struct AdviseOptions {
   std::string latency_us;
   std::string mpi = "auto";
   std::string report;
+  bool replace_mpi = false;
   bool json = false;
   Words command;
 };
@@ -71,14 +72,13 @@ void Run(const AdviseOptions& options) {
       options.report.empty() ? scratch.path() / "report.json" : fs::absolute(options.report);
   std::error_code error;
   fs::remove(report, error);  // so that an old one is not taken for this job's
-  const std::vector<std::pair<std::string, std::string>> variables = {
-      {"LD_PRELOAD", WithEarlierPreload(FindPreloadLibrary(mpi))},
-      {"TERSE_PRELOAD", "observe"},
-      {"TERSE_REPORT", report.string()},
-      {"TERSE_MIN_ELEMENTS", FindLine(config, "min_elements").value}};
+  JobVariables variables = InterceptVariables(options.command, launcher, mpi, options.replace_mpi);
+  variables.emplace_back("TERSE_PRELOAD", "observe");
+  variables.emplace_back("TERSE_REPORT", report.string());
+  variables.emplace_back("TERSE_MIN_ELEMENTS", FindLine(config, "min_elements").value);
   const Words command = WithVariables(options.command, launcher, variables);
   // A launcher's own process needs none of it.
-  const int code = RunJob(command, launcher == LauncherKind::kNone ? variables : decltype(variables){});
+  const int code = RunJob(command, launcher == LauncherKind::kNone ? variables : JobVariables{});
 
   std::ifstream in(report);
   const std::string text{std::istreambuf_iterator<char>(in), {}};
@@ -89,7 +89,9 @@ void Run(const AdviseOptions& options) {
     throw CommandError(
         kFailure, "the job left no report: no rank called an all-reduce of " +
                       std::string(mpi == "openmpi" ? "Open MPI" : "MPICH") +
-                      " or MPI_Init where the preload library could see it, or rank 0 ended before its time");
+                      " or MPI_Init where the preload library could see it" +
+                      (options.replace_mpi ? "" : " (one that loads MPI by dlopen needs --replace-mpi)") +
+                      ", or rank 0 ended before its time; see terse doctor");
   }
   const std::string advice = Advise(text, config);
   std::fputs(options.json ? (Json::parse(advice).dump(2) + "\n").c_str() : FormatAdvice(advice).c_str(),
@@ -225,6 +227,10 @@ void AddAdviseCommand(CLI::App& app, const Words& job, std::function<void()>* ru
       ->type_name("KEY=VALUE");
   advise->add_option("--mpi", options->mpi, "The job's MPI, where it cannot be seen: auto, openmpi or mpich")
       ->check(CLI::IsMember({"auto", "openmpi", "mpich"}));
+  advise->add_flag(
+      "--replace-mpi", options->replace_mpi,
+      "Also take the place of MPI's own library, for a program that loads it by dlopen (Python's ctypes, "
+      "Julia)");
   advise->add_option("--report", options->report, "Keep the library's report (docs/preload.md) in this file")
       ->type_name("FILE");
   advise->add_flag("--json", options->json, "Print JSON (docs/cli.md)");

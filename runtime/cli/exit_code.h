@@ -17,6 +17,7 @@ enum ExitCode : int {
   kUsage = 2,
   kCannotReach = 3,    // a peer that is gone or silent
   kConfigInvalid = 4,  // a key, a value, a file or a plug-in that the configuration names
+  kFoundFault = 5,     // terse doctor: something is wrong with the set-up or the job
   kInterrupted = 130,  // SIGINT
 };
 

@@ -1,17 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Starts a user's MPI job with a preload library under its ranks.
+// Starts a user's MPI job with Terse under its ranks.
 #ifndef TERSE_RUNTIME_CLI_JOB_H_
 #define TERSE_RUNTIME_CLI_JOB_H_
 
 #include <string>
-#include <utility>
-#include <vector>
+
+#include "runtime/cli/process.h"
 
 namespace terse::cli {
-
-using Words = std::vector<std::string>;
-using JobVariables = std::vector<std::pair<std::string, std::string>>;  // name, value
 
 // How the ranks of a command are started.
 enum class LauncherKind {
@@ -28,11 +25,11 @@ LauncherKind DetectLauncherKind(const Words& command);
 // the user's word ("auto" or one of the two). Throws CommandError when it cannot be known.
 std::string DetectMpi(const Words& command, LauncherKind launcher, const std::string& asked);
 
-// The file of the preload library for that MPI. Throws CommandError when it is not installed.
-std::string FindPreloadLibrary(const std::string& mpi);
-
-// A value for LD_PRELOAD: the library, and what this process would preload besides.
-std::string WithEarlierPreload(const std::string& library);
+// What puts Terse under the ranks of a job: LD_PRELOAD, and with `replace_mpi` also LD_LIBRARY_PATH, in front
+// of what this process has there. Throws CommandError when what is needed is not installed, or would not be
+// found.
+JobVariables InterceptVariables(const Words& command, LauncherKind launcher, const std::string& mpi,
+                                bool replace_mpi);
 
 // `command` with `variables` set in its ranks, and nowhere else where the launcher can do that. Without a
 // launcher the command stays as it is.

@@ -15,6 +15,7 @@
 #include "runtime/cli/advise_command.h"
 #include "runtime/cli/bench_command.h"
 #include "runtime/cli/config_command.h"
+#include "runtime/cli/doctor_command.h"
 #include "runtime/cli/exit_code.h"
 #include "runtime/cli/job.h"
 #include "runtime/cli/run_command.h"
@@ -44,8 +45,9 @@ int Main(int argc, char** argv) {
   // What is behind -- is a user's job. The parser would take the mark for the end of a list of values.
   char** const end = argv + argc;
   const std::string_view first = argc > 1 ? argv[1] : "";
-  char** const mark =
-      first == "advise" || first == "run" ? std::find(argv, end, std::string_view("--")) : end;
+  char** const mark = first == "advise" || first == "doctor" || first == "run"
+                          ? std::find(argv, end, std::string_view("--"))
+                          : end;
   const Words job(mark == end ? end : mark + 1, end);
   argc = static_cast<int>(mark - argv);
 
@@ -54,11 +56,12 @@ int Main(int argc, char** argv) {
   app.require_subcommand(1);
   app.footer(
       "Exit codes: 0 success, 1 failure, 2 usage, 3 cannot reach a peer, 4 configuration invalid, "
-      "130 interrupted.");
+      "5 terse doctor found something wrong, 130 interrupted.");
   std::function<void()> run;
   AddAdviseCommand(app, job, &run);
   AddConfigCommand(app, &run);
   AddBenchCommand(app, &run);
+  AddDoctorCommand(app, job, &run);
   AddRunCommand(app, job, &run);
   AddStateCommand(app, &run);
   AddWhyCommand(app, &run);

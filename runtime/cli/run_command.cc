@@ -20,6 +20,7 @@ struct RunOptions {
   std::string report;
   bool progress_thread = false;
   bool doubles = false;
+  bool replace_mpi = false;
   Words flags;
   Words command;
 };
@@ -55,10 +56,9 @@ void Run(const RunOptions& options) {
   const std::vector<ConfigLine> config = ResolveConfig(options.config, settings);
   CheckMethod(config);
   const LauncherKind launcher = DetectLauncherKind(options.command);
-  JobVariables variables = {
-      {"LD_PRELOAD",
-       WithEarlierPreload(FindPreloadLibrary(DetectMpi(options.command, launcher, options.mpi)))},
-      {"TERSE_PRELOAD", "compress"}};
+  JobVariables variables = InterceptVariables(
+      options.command, launcher, DetectMpi(options.command, launcher, options.mpi), options.replace_mpi);
+  variables.emplace_back("TERSE_PRELOAD", "compress");
   if (options.progress_thread) variables.emplace_back("TERSE_PROGRESS_THREAD", "1");
   if (options.doubles) variables.emplace_back("TERSE_DOUBLES", "1");
   // Ranks on other hosts get all that was set here, and nothing of what is in the way.
@@ -130,6 +130,10 @@ void AddRunCommand(CLI::App& app, const Words& job, std::function<void()>* run) 
       ->allow_extra_args(false);
   command->add_option("--mpi", options->mpi, "The job's MPI, where it cannot be seen: auto, openmpi or mpich")
       ->check(CLI::IsMember({"auto", "openmpi", "mpich"}));
+  command->add_flag(
+      "--replace-mpi", options->replace_mpi,
+      "Also take the place of MPI's own library, for a program that loads it by dlopen (Python's ctypes, "
+      "Julia)");
   command
       ->add_option("--report", options->report,
                    "Write what was done and why into this file (terse why reads it)")

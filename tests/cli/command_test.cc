@@ -52,7 +52,7 @@ Result Terse(const std::string& arguments) { return Shell(std::string(TERSE_COMM
 TEST(Command, HelpsOnEveryLevel) {
   for (const char* arguments : {"--help", "config --help", "config show --help", "config help --help",
                                 "bench --help", "bench kernels --help", "state --help", "state show --help",
-                                "advise --help", "run --help", "why --help"}) {
+                                "advise --help", "doctor --help", "run --help", "why --help"}) {
     const Result result = Terse(arguments);
     EXPECT_EQ(result.code, 0) << arguments;
     EXPECT_THAT(result.out, HasSubstr("Usage: terse")) << arguments;

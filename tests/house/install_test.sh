@@ -16,6 +16,15 @@ mkdir -p "$staging"
 cmake --install "$build" --prefix "$staging/first" >"$staging/install.log"
 mv "$staging/first" "$staging/prefix"
 
+echo "== replacement folders find the preload library and MPI from where they are now"
+while IFS= read -r library; do
+  needs=$(ldd "$library")
+  if grep --quiet "not found" <<<"$needs" || ! grep --quiet "libterse_mpi_" <<<"$needs"; then
+    echo "$library: $needs" >&2
+    exit 1
+  fi
+done < <(find "$staging/prefix" -path '*/replace_*/lib*' -type f)
+
 echo "== find_package"
 cmake -S "$consumer" -B "$staging/consumer" -DCMAKE_PREFIX_PATH="$staging/prefix" \
   -DCMAKE_C_FLAGS="${flags[*]}" -DCMAKE_CXX_FLAGS="${flags[*]}" >"$staging/configure.log"

@@ -275,14 +275,27 @@ std::vector<std::unique_ptr<KernelPath>> MakeKernelPaths(std::string_view id, si
   return {};
 }
 
+namespace {
+
+std::string InCapitals(std::string name) {
+  std::transform(name.begin(), name.end(), name.begin(),
+                 [](char c) { return static_cast<char>(std::toupper(static_cast<unsigned char>(c))); });
+  return name;
+}
+
+}  // namespace
+
+std::vector<std::string> KernelTargets() {
+  std::vector<std::string> names;
+  for (const kernels::Kernels* table : kernels::AvailableKernels()) names.push_back(InCapitals(table->name));
+  return names;
+}
+
 std::string KernelTarget() {
   if (const absl::Status status = kernels::CheckSimdEnvironment(); !status.ok()) {
     throw std::invalid_argument(std::string(status.message()));
   }
-  std::string name = kernels::ActiveKernels().name;
-  std::transform(name.begin(), name.end(), name.begin(),
-                 [](char c) { return static_cast<char>(std::toupper(static_cast<unsigned char>(c))); });
-  return name;
+  return InCapitals(kernels::ActiveKernels().name);
 }
 
 }  // namespace terse::cli

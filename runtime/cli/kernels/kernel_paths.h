@@ -34,6 +34,9 @@ std::vector<std::string> KernelIds();
 // The paths of one kernel for gradients of n > 0 elements. The slowest counts. Empty for an unknown id.
 std::vector<std::unique_ptr<KernelPath>> MakeKernelPaths(std::string_view id, size_t n);
 
+// The instruction sets that this build has and this processor runs, the best last.
+std::vector<std::string> KernelTargets();
+
 // The instruction set in use, as Highway writes it ("AVX3"). Throws std::invalid_argument when TERSE_SIMD
 // names none that runs here.
 std::string KernelTarget();
