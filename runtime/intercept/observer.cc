@@ -356,7 +356,13 @@ void NoteInit() {
   if (result != MPI_SUCCESS) return;
   pmpi.Comm_set_errhandler(process->private_world, pmpi.errors_return);
   process->has_private_world = true;
-  facts.threads = process->threads;
+  int level = MPI_THREAD_SINGLE;
+  pmpi.Query_thread(&level);
+  int fewer = level == MPI_THREAD_MULTIPLE ? 0 : 1;
+  int most_fewer = 1;
+  process->threads = pmpi.Allreduce(&fewer, &most_fewer, 1, pmpi.int_type, pmpi.max,
+                                    process->private_world) == MPI_SUCCESS &&
+                     most_fewer == 0;
   StartForensics(process->private_world, process->rank, process->world_size);
 }
 
