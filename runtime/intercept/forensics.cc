@@ -121,6 +121,10 @@ std::shared_ptr<Whereabouts> Watched(const CommunicatorFacts& facts, const std::
   return forensics->watch->board().Add(facts.members, facts.name, ranks);
 }
 
+Board* WatchedBoard() {
+  return watching.load(std::memory_order_acquire) ? &forensics->watch->board() : nullptr;
+}
+
 std::vector<HangEvent> HangEvents(int64_t* count) {
   *count = 0;
   if (forensics == nullptr || forensics->watch == nullptr) return {};

@@ -36,6 +36,10 @@ void StopForensicsAlone();
 // MPI_COMM_WORLD.
 std::shared_ptr<Whereabouts> Watched(const CommunicatorFacts& facts, const std::vector<int>& ranks);
 
+// For a Waiting (hang/whereabouts.h) around what waits for a call that was started; null while nothing is
+// watched.
+Board* WatchedBoard();
+
 // For the report.
 std::vector<HangEvent> HangEvents(int64_t* count);
 std::string ForensicsTrouble();  // empty while all is well

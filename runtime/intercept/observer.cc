@@ -369,7 +369,7 @@ void NoteInit() {
 Whereabouts* WhereaboutsOf(MPI_Comm comm) {
   if (comm == GetPmpi().no_comm) return nullptr;
   const Communicator* const communicator = Find(comm);
-  return communicator != nullptr ? communicator->where() : nullptr;
+  return communicator != nullptr ? communicator->where().get() : nullptr;
 }
 
 void NameNext(const char* name) {
@@ -438,7 +438,7 @@ void NoteStarted(MPI_Request request, int64_t ticks) {
     call = found->second;
   }
   call.communicator->Record(call.signature, call.binding, ticks);
-  if (Whereabouts* const where = call.communicator->where(); where != nullptr) {
+  if (Whereabouts* const where = call.communicator->where().get(); where != nullptr) {
     where->Enter(call.signature, Now() - ticks);
     where->Leave(true, Now());
   }

@@ -61,7 +61,7 @@ class Communicator {
     const std::lock_guard<std::mutex> lock(mutex_);
     if (compression_ != nullptr) compression_->Close();
   }
-  Whereabouts* where() const { return where_.get(); }
+  const std::shared_ptr<Whereabouts>& where() const { return where_; }
   std::string error() const {
     const std::lock_guard<std::mutex> lock(mutex_);
     return compression_ == nullptr ? "" : compression_->error();
