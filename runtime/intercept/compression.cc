@@ -156,7 +156,8 @@ Exchange::Outcome Compression::OnThread(const Exchange::Place& at, const Exchang
     StartRequest(place, exchanged, *call);
     return Exchange::Outcome::kDone;
   }
-  // The others pass, once the thread knows of them where it has to: an end, a begin, a gradient that goes exact.
+  // The others pass, once the thread knows of them where it has to: an end, a begin, a gradient that goes
+  // exact.
   if (at.position == 0 || (followed && !follows_) || exchanged.eligible) {
     thread_->Post([this, place, period = period_, told = exchanged]() mutable {
       told.may_wait = !told.eligible;

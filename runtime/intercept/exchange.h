@@ -63,8 +63,8 @@ class Exchange {
   // What the ranks must have configured alike.
   struct Settings {
     uint64_t hash = 0;
-    // What waits goes along with exact calls. Not under dgc, whose memory is that of one tensor: there exact calls
-    // are only counted.
+    // What waits goes along with exact calls. Not under dgc, whose memory is that of one tensor: there exact
+    // calls are only counted.
     bool drains = true;
   };
   // A call that is about to be made.

@@ -34,6 +34,7 @@ const std::map<std::string, std::string>& OtherValues() {
       {"reduce", "sum"},
       {"dense", "deterministic"},
       {"min_elements", "0"},
+      {"include", "[layer.*]"},
       {"exclude", "[embedding.*]"},
       {"dense_when_faster", "false"},
       {"topk.density", "0.5"},
