@@ -111,6 +111,14 @@ def table(rows):
     return "\n".join(lines)
 
 
+def add_common_options(parser):
+    """Those of every measurement that may enter a testbed."""
+    parser.add_argument("--json", action="store_true", help="print the rows as JSON (docs/benchmarks.md)")
+    parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build" / "release", metavar="DIR",
+                        help="what to measure (default: build/release)")
+    parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
+
+
 def add_arguments(parser, methods):
     """The options of what is measured on a testbed."""
     parser.add_argument("--hosts", type=int, default=4, metavar="N", help="2 to 64 (default: 4)")
@@ -120,10 +128,7 @@ def add_arguments(parser, methods):
     parser.add_argument("--methods", default=methods, metavar="A,B",
                         help=f"which of {', '.join(METHODS)} (default: {methods})")
     parser.add_argument("--repeat", type=int, default=5, metavar="N", help="repetitions that count (default: 5)")
-    parser.add_argument("--json", action="store_true", help="print the rows as JSON (docs/benchmarks.md)")
-    parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build" / "release", metavar="DIR",
-                        help="what to measure (default: build/release)")
-    parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
+    add_common_options(parser)
 
 
 def parse(parser, argv):

@@ -327,10 +327,7 @@ def add_arguments(parser):
                         help="--accuracy: where results are kept; what is there is not repeated (default: results/preload_accuracy)")
     parser.add_argument("--limit", type=float, default=math.inf, metavar="X",
                         help="--one-host: the highest median ratio that passes; --accuracy: the highest bound (default: none)")
-    parser.add_argument("--json", action="store_true", help="print the rows as JSON (docs/benchmarks.md)")
-    parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build" / "release", metavar="DIR",
-                        help="what to measure (default: build/release)")
-    parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
+    links.add_common_options(parser)
 
 
 def parse(parser, argv):

@@ -39,9 +39,8 @@ const Job& GetJob() {
 
 // --- The requests of non-blocking calls. MPI asks them for their status, once, when they are waited for.
 
-struct Generalized {
-  std::atomic<bool> failed{false};
-};
+// Their state: whether the call has failed. It lives until the request is completed and freed.
+using Failed = std::atomic<bool>;
 
 extern "C" {
 static int QueryRequest(void* state, MPI_Status* status) {
@@ -51,22 +50,20 @@ static int QueryRequest(void* state, MPI_Status* status) {
   status->MPI_ERROR = MPI_SUCCESS;
   pmpi.Status_set_elements(status, pmpi.char_type, 0);
   pmpi.Status_set_cancelled(status, 0);
-  return static_cast<Generalized*>(state)->failed.load(std::memory_order_relaxed) ? MPI_ERR_OTHER
-                                                                                  : MPI_SUCCESS;
+  return static_cast<Failed*>(state)->load(std::memory_order_relaxed) ? MPI_ERR_OTHER : MPI_SUCCESS;
 }
 static int FreeRequest(void* state) {
-  delete static_cast<Generalized*>(state);
+  delete static_cast<Failed*>(state);
   return MPI_SUCCESS;
 }
 // MPI knows no cancelled collective.
 static int CancelRequest(void*, int) { return MPI_SUCCESS; }
 }  // extern "C"
 
-// The flag says that the call has failed; it lives until the request is completed and freed.
-std::atomic<bool>* StartGeneralized(MPI_Request* request) {
-  auto* const state = new Generalized;
+Failed* StartGeneralized(MPI_Request* request) {
+  auto* const state = new Failed(false);
   GetPmpi().Grequest_start(QueryRequest, FreeRequest, CancelRequest, state, request);
-  return &state->failed;
+  return state;
 }
 
 }  // namespace
@@ -169,7 +166,7 @@ Exchange::Outcome Compression::OnThread(const Exchange::Place& at, const Exchang
 
 void Compression::StartRequest(const Exchange::Place& place, const Exchange::Call& exchanged,
                                const AllReduceCall& call) {
-  std::atomic<bool>* const failed = StartGeneralized(call.request);
+  Failed* const failed = StartGeneralized(call.request);
   thread_->Post([this, failed, place, period = period_, task = exchanged, name = std::string(call.name), call,
                  request = *call.request]() mutable {
     task.may_wait = true;

@@ -45,7 +45,7 @@ struct AllReduceCall {
   std::string_view name = {};      // that the program gave the call
 };
 
-// Not thread-safe, but for error().
+// Not thread-safe.
 class Compression {
  public:
   // `comm` outlives it, but for Close.
@@ -81,7 +81,7 @@ class Compression {
   std::string last_report_;  // once closed
 
   // Once it is there, exchange_ and the private communicator are its own.
-  mutable std::unique_ptr<ProgressThread> thread_;
+  std::unique_ptr<ProgressThread> thread_;
   bool follows_ = false;  // calls follow the period as far as they were handed over
   std::shared_ptr<const std::vector<uint64_t>> period_;  // for tasks: the learner's moves on
 };

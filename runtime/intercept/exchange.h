@@ -6,9 +6,9 @@
 // the communicator's calls have a period (period.h) and all ranks have found the same one. From the period's
 // next begin on, a call's tensor is its signature and how many calls of that signature came before it in the
 // period. A call that does not fit goes exact, and so do all until a period is learned again. What waits in
-// residuals meanwhile goes along with the calls of the same signature and number, counted from the call that
-// did not fit: these are exact sums of the group then (terse_group_set_exact), to which each rank adds a
-// share.
+// residuals meanwhile goes along with the calls of the same signature and number, counted on from the last
+// begin of the period: these are exact sums of the group then (terse_group_set_exact), to which each rank
+// adds a share.
 //
 // A gradient that goes exact all the same is momentum in the job's buffer: under `dgc.job_momentum` the group
 // is told, tensor by tensor, how many there were. Which tensor an exact call was is counted from the next

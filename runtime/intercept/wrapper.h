@@ -31,10 +31,9 @@ int Init(const Forward& forward, const Raised& raised) {
   return result;
 }
 
+// An all-reduce that is looked at.
 template <typename Forward>
-int AllReduce(const AllReduceCall& call, const Forward& forward) {
-  const Frame frame;
-  if (!frame.observes()) return forward();
+int Observe(const AllReduceCall& call, const Forward& forward) {
   const int64_t begin = Now();
   Inside inside(call.form, call.count, call.type, call.op, call.comm, begin);
   int result = MPI_SUCCESS;
@@ -44,6 +43,12 @@ int AllReduce(const AllReduceCall& call, const Forward& forward) {
   if (result == MPI_SUCCESS)
     NoteCall(call.binding, call.form, call.count, call.type, call.op, call.comm, ticks);
   return result;
+}
+
+template <typename Forward>
+int AllReduce(const AllReduceCall& call, const Forward& forward) {
+  const Frame frame;
+  return frame.observes() ? Observe(call, forward) : forward();
 }
 
 template <typename Forward>
@@ -105,44 +110,32 @@ void FortranInit(MPI_Fint* ierror, const Forward& forward, const Raised& raised)
   Init([&] { return CallFortran(ierror, forward); }, [&] { return CallFortran(ierror, raised); });
 }
 
+// `request` is null for a blocking call.
 template <typename Forward>
 void FortranAllReduce(Binding binding, const void* send, void* recv, int64_t count, MPI_Fint type,
                       MPI_Fint op, MPI_Fint comm, MPI_Fint* request, MPI_Fint* ierror,
                       const Forward& forward) {
-  const Form form = request == nullptr ? Form::kBlocking : Form::kNonblocking;
   const Frame frame;
   if (!frame.observes()) {
     CallFortran(ierror, forward);
     return;
   }
   const Pmpi& pmpi = GetPmpi();
-  const int64_t begin = Now();
-  Inside inside(form, count, pmpi.Type_f2c(type), pmpi.Op_f2c(op), pmpi.Comm_f2c(comm), begin);
-  int result = MPI_SUCCESS;
-  if (compressing.load(std::memory_order_relaxed)) {
-    MPI_Request made{};
-    const AllReduceCall call{binding,
-                             form,
-                             FortranInPlace(send) ? MPI_IN_PLACE : send,
-                             recv,
-                             count,
-                             pmpi.Type_f2c(type),
-                             pmpi.Op_f2c(op),
-                             pmpi.Comm_f2c(comm),
-                             &made};
-    if (!TakeCall(call, &result)) {
-      result = CallFortran(ierror, forward);
-    } else {
-      if (request != nullptr && result == MPI_SUCCESS) *request = pmpi.Request_c2f(made);
-      if (ierror != nullptr) *ierror = static_cast<MPI_Fint>(result);
-    }
-  } else {
-    result = CallFortran(ierror, forward);
-  }
-  const int64_t ticks = Now() - begin;
-  inside.Leave(result == MPI_SUCCESS, begin + ticks);
-  if (result != MPI_SUCCESS) return;
-  NoteCall(binding, form, count, pmpi.Type_f2c(type), pmpi.Op_f2c(op), pmpi.Comm_f2c(comm), ticks);
+  // Buffers are looked at where calls are compressed.
+  const bool in_place = compressing.load(std::memory_order_relaxed) && FortranInPlace(send);
+  MPI_Request taken{};
+  const AllReduceCall call{binding,
+                           request == nullptr ? Form::kBlocking : Form::kNonblocking,
+                           in_place ? MPI_IN_PLACE : send,
+                           recv,
+                           count,
+                           pmpi.Type_f2c(type),
+                           pmpi.Op_f2c(op),
+                           pmpi.Comm_f2c(comm),
+                           &taken};
+  const int result = Observe(call, [&] { return CallFortran(ierror, forward); });
+  if (ierror != nullptr) *ierror = static_cast<MPI_Fint>(result);
+  if (taken != MPI_Request{}) *request = pmpi.Request_c2f(taken);
 }
 
 template <typename Forward>

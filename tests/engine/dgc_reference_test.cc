@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
-#include <random>
 #include <string>
 #include <vector>
 
@@ -34,13 +33,7 @@ struct Case {
   friend void PrintTo(const Case& test, std::ostream* out) { *out << test.name; }
 };
 
-Vector Gradient(int rank, int step) {
-  std::mt19937 random(static_cast<uint32_t>(7919 * rank + step));
-  std::normal_distribution<float> normal;
-  Vector g(kN);
-  for (float& x : g) x = std::exp(normal(random)) * normal(random);
-  return g;
-}
+Vector Gradient(int rank, int step) { return UnevenGradient(rank, step, kN); }
 
 double DensityAt(int step) {
   const std::vector<double> stages = {0.25, 0.0625, 0.015625, 0.004};

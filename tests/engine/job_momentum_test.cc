@@ -25,13 +25,7 @@ using Vector = std::vector<float>;
 using Doubles = std::vector<double>;
 using Options = std::vector<std::pair<std::string, std::string>>;
 
-Vector Gradient(int rank, int step) {
-  std::mt19937 random(static_cast<uint32_t>(7919 * rank + step));
-  std::normal_distribution<float> normal;
-  Vector g(kN);
-  for (float& x : g) x = std::exp(normal(random)) * normal(random);
-  return g;
-}
+Vector Gradient(int rank, int step) { return UnevenGradient(rank, step, kN); }
 
 // The optimizer of a job, as PyTorch's SGD has it, in double precision.
 struct Optimizer {

@@ -5,8 +5,10 @@
 #define TERSE_TESTS_ENGINE_RANKS_H_
 
 #include <atomic>
+#include <cmath>
 #include <functional>
 #include <memory>
+#include <random>
 #include <string>
 #include <thread>
 #include <utility>
@@ -32,6 +34,15 @@ inline wire::Config TestConfig(const std::vector<std::pair<std::string, std::str
   }
   EXPECT_TRUE(all.Validate().ok()) << all.Validate();
   return all.config();
+}
+
+// A rank's gradient in a step: elements of very different sizes, as gradients have.
+inline std::vector<float> UnevenGradient(int rank, int step, size_t n) {
+  std::mt19937 random(static_cast<uint32_t>(7919 * rank + step));
+  std::normal_distribution<float> normal;
+  std::vector<float> gradient(n);
+  for (float& x : gradient) x = std::exp(normal(random)) * normal(random);
+  return gradient;
 }
 
 // Runs `body` once a rank, each in a thread of its own with an engine that `open` opens over the rank's

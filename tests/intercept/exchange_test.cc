@@ -86,39 +86,34 @@ class Rank {
 
   // An all-reduce in place.
   Outcome Call(Vector* values, bool eligible = true, bool may_wait = true, std::string_view name = {}) {
-    const uint64_t signature = values->size() * 2 + (eligible ? 1 : 0);
-    const Exchange::Call call{.signature = signature,
-                              .eligible = eligible,
-                              .may_wait = may_wait,
-                              .type = "MPI_FLOAT",
-                              .name = name,
-                              .count = static_cast<int64_t>(values->size()),
-                              .send = values->data(),
-                              .recv = values->data()};
-    const Outcome outcome = exchange_.Before(Exchange::PlaceOf(learner_, signature), call);
+    const Outcome outcome = Before(values, {.signature = values->size() * 2 + (eligible ? 1 : 0),
+                                            .eligible = eligible,
+                                            .may_wait = may_wait,
+                                            .type = "MPI_FLOAT",
+                                            .name = name});
     if (outcome == Outcome::kPass) world_.Sum(rank_, values);
-    learner_.Next(signature);
     return outcome;
   }
 
   // The same of values in double precision, whose sums nobody makes but the exchange.
   Outcome Call(std::vector<double>* values) {
-    const Exchange::Call call{.signature = 77,
-                              .eligible = true,
-                              .type = "MPI_DOUBLE",
-                              .is_double = true,
-                              .count = static_cast<int64_t>(values->size()),
-                              .send = values->data(),
-                              .recv = values->data()};
-    const Outcome outcome = exchange_.Before(Exchange::PlaceOf(learner_, 77), call);
-    learner_.Next(77);
-    return outcome;
+    return Before(values, {.signature = 77, .eligible = true, .type = "MPI_DOUBLE", .is_double = true});
   }
 
   Exchange& exchange() { return exchange_; }
   int rank() const { return rank_; }
 
  private:
+  template <typename T>
+  Outcome Before(std::vector<T>* values, Exchange::Call call) {
+    call.count = static_cast<int64_t>(values->size());
+    call.send = values->data();
+    call.recv = values->data();
+    const Outcome outcome = exchange_.Before(Exchange::PlaceOf(learner_, call.signature), call);
+    learner_.Next(call.signature);
+    return outcome;
+  }
+
   World& world_;
   const int rank_;
   PeriodLearner learner_;

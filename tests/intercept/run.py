@@ -78,6 +78,12 @@ def expected(output: str) -> dict[str, int]:
     return json.loads(lines[0].removeprefix("expect "))
 
 
+# What the program printed behind a word.
+def figure(output: str, word: str) -> float:
+    (value,) = [float(line.split()[1]) for line in output.splitlines() if line.startswith(f"{word} ")]
+    return value
+
+
 def counted(report: dict[str, Any], binding: str) -> dict[str, int]:
     forms = {"blocking": 0, "nonblocking": 0, "persistent": 0}
     for communicator in report["communicators"]:
@@ -143,7 +149,7 @@ def check_compressed(arguments: argparse.Namespace, output: str, report: dict[st
     require(group["bytes_sent"] * 4 < group["dense_bytes"], "bytes")
     (tensor,) = group["tensors"]
     require(tensor["codec"] != "none" and tensor["elements"] == 20000, f"{tensor}")
-    (distance,) = [float(line.split()[1]) for line in output.splitlines() if line.startswith("distance ")]
+    distance = figure(output, "distance")
     require(distance < 0.02, f"the job ended {distance} away from the solution")
 
 
@@ -153,7 +159,7 @@ def check_named(arguments: argparse.Namespace, output: str, report: dict[str, An
     require("error" not in world and world["compressed_calls"] == 600, f"{world}")
     tensors = {tensor["name"]: tensor["calls"] for tensor in world["group"]["tensors"]}
     require(tensors == {"first": 200, "second": 200, "third": 200}, f"{tensors}")
-    (distance,) = [float(line.split()[1]) for line in output.splitlines() if line.startswith("distance ")]
+    distance = figure(output, "distance")
     require(distance < 0.02, f"the job ended {distance} away from the solution")
 
 
@@ -171,20 +177,16 @@ def check_overlap(arguments: argparse.Namespace, output: str, report: dict[str, 
         require(site["compress"] == (gradient and (nonblocking or site["form"] == "blocking")), f"{site}")
         if gradient and not site["compress"]:
             require("MPI_THREAD_MULTIPLE" in site["reason"], site["reason"])
-    (distance,) = [float(line.split()[1]) for line in output.splitlines() if line.startswith("distance ")]
+    distance = figure(output, "distance")
     require(distance < 0.03, f"the job ended {distance} away from the solution")
-
-
-def moving(output: str) -> float:
-    (part,) = [float(line.split()[1]) for line in output.splitlines() if line.startswith("moving ")]
-    return part
 
 
 # The job's own momentum would move on what earlier steps sent: with 0.9 nearly everything.
 def check_momentum(arguments: argparse.Namespace, output: str, report: dict[str, Any]) -> None:
     check_compressed(arguments, output, report)
     most = 0.05 * arguments.ranks
-    require(0 < moving(output) <= most, f"{moving(output)} of the parameters moved, at most {most} were sent")
+    moving = figure(output, "moving")
+    require(0 < moving <= most, f"{moving} of the parameters moved, at most {most} were sent")
 
 
 def check_handle(arguments: argparse.Namespace, output: str, report: dict[str, Any]) -> None:
@@ -198,7 +200,7 @@ def check_handle(arguments: argparse.Namespace, output: str, report: dict[str, A
 def check_exact(arguments: argparse.Namespace, output: str, report: dict[str, Any]) -> None:
     check_counts(arguments, output, report)
     require(all("compressed_calls" not in row for row in report["communicators"]), "something was compressed")
-    require("distance 0.0000" in output and moving(output) > 0.9, output)
+    require("distance 0.0000" in output and figure(output, "moving") > 0.9, output)
 
 
 def check_alone(arguments: argparse.Namespace, output: str, folder: Path) -> None:
