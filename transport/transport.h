@@ -108,7 +108,8 @@ class Group {
                                         Stream stream) = 0;
 
   // Sum over all ranks by the transport's own best algorithm; the order of summation is its own, but all
-  // ranks get the same bits. in == out is allowed. kFloat16 and kBFloat16 may be UNIMPLEMENTED.
+  // ranks get the same bits. in == out is allowed, on each rank for itself. kFloat16 and kBFloat16 may be
+  // UNIMPLEMENTED.
   virtual OperationOr Allreduce(const void* in, void* out, size_t count, wire::DType dtype,
                                 Stream stream) = 0;
 

@@ -230,7 +230,8 @@ void SumsOf(Group& group, wire::DType dtype, size_t count, bool in_place) {
 }
 
 void Allreduce(Group& group) {
-  for (const bool in_place : {false, true}) {
+  const bool odd = group.rank() % 2 == 1;
+  for (const bool in_place : {false, true, odd}) {
     for (const size_t count : {size_t{0}, size_t{1}, size_t{3}, size_t{1000}, size_t{300001}}) {
       SumsOf<float>(group, wire::DType::kFloat32, count, in_place);
       SumsOf<double>(group, wire::DType::kFloat64, count, in_place);

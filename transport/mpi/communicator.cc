@@ -109,6 +109,16 @@ bool Communicator::Gone(int peer) const {
   return watched_[static_cast<size_t>(peer)] && ProcessGone(peers_[static_cast<size_t>(peer)]);
 }
 
+Communicator::Scratch Communicator::TakeScratch(size_t bytes) {
+  if (scratch_.bytes >= bytes) return std::exchange(scratch_, {});
+  scratch_ = {};
+  return {std::make_unique_for_overwrite<std::byte[]>(bytes), bytes};
+}
+
+void Communicator::GiveBack(Scratch scratch) {
+  if (scratch.bytes > scratch_.bytes) scratch_ = std::move(scratch);
+}
+
 absl::Status Communicator::Break(absl::Status reason) {
   if (broken_.ok()) broken_ = std::move(reason);
   g_any_broken = true;

@@ -9,6 +9,7 @@
 #include <mpi.h>
 
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -81,6 +82,14 @@ class Communicator {
   // The first reason stays and is given back.
   absl::Status Break(absl::Status reason);
 
+  // Memory for one operation, not initialized. What is given back is kept for the next.
+  struct Scratch {
+    std::unique_ptr<std::byte[]> data;
+    size_t bytes = 0;
+  };
+  Scratch TakeScratch(size_t bytes);
+  void GiveBack(Scratch scratch);
+
   void CountSent(uint64_t bytes) { bytes_sent_ += bytes; }
   uint64_t bytes_sent() const { return bytes_sent_; }
 
@@ -98,6 +107,7 @@ class Communicator {
   std::vector<ProcessIdentity> peers_;
   std::vector<bool> watched_;  // Gone can tell
   std::vector<int> nodes_;
+  Scratch scratch_;  // the largest that was given back
 };
 
 // True when a group of this process is or was broken: MPI_Finalize would then wait for the dead.

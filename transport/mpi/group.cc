@@ -99,11 +99,13 @@ OperationOr MpiGroup::Allreduce(const void* in, void* out, size_t count, wire::D
   if (status.ok()) status = Check(out, count, Memory::kHost);
   if (!status.ok()) return status;
   auto operation = std::make_unique<MpiOperation>(communicator_);
+  // MPI_IN_PLACE must be given on all ranks or on none, and here each rank decides for itself. Open MPI takes
+  // another algorithm for it, which does not fit the other ranks' and is the slower one for large buffers.
+  const auto* const from = static_cast<const std::byte*>(in == out && count > 0 ? operation->Copy(in, count * width) : in);
   const size_t piece = kCollectivePiece / width;
   for (size_t first = 0; first < count; first += piece) {
-    const void* from = in == out ? MPI_IN_PLACE : static_cast<const char*>(in) + first * width;
     MPI_Request request = MPI_REQUEST_NULL;
-    const int code = PMPI_Iallreduce(from, static_cast<char*>(out) + first * width,
+    const int code = PMPI_Iallreduce(from + first * width, static_cast<char*>(out) + first * width,
                                      static_cast<int>(std::min(piece, count - first)), type, MPI_SUM,
                                      communicator_->collectives(), &request);
     if (code != MPI_SUCCESS) return communicator_->Break(MpiStatus(code, "PMPI_Iallreduce"));

@@ -5,6 +5,7 @@
 #include <time.h>
 
 #include <algorithm>
+#include <cstring>
 #include <limits>
 #include <utility>
 
@@ -90,7 +91,11 @@ MpiOperation::MpiOperation(std::shared_ptr<Communicator> communicator)
 }
 
 MpiOperation::~MpiOperation() {
-  if (pending_ == 0) return;
+  if (pending_ == 0) {
+    communicator_->GiveBack(std::move(scratch_));
+    return;
+  }
+  (void)scratch_.data.release();  // MPI may read it yet
   (void)communicator_->Break(absl::FailedPreconditionError(
       "an operation of this group was destroyed before it ended; the group cannot be used any more"));
   int finalized = 0;
@@ -147,6 +152,12 @@ void MpiOperation::AddCollective(MPI_Request request) {
   requests_.push_back(request);
   parts_.push_back({});
   ++pending_;
+}
+
+const std::byte* MpiOperation::Copy(const void* from, size_t bytes) {
+  scratch_ = communicator_->TakeScratch(bytes);
+  std::memcpy(scratch_.data.get(), from, bytes);
+  return scratch_.data.get();
 }
 
 absl::Status MpiOperation::Break(absl::Status reason) {

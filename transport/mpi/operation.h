@@ -34,6 +34,9 @@ class MpiOperation final : public Operation {
   // Takes over a request of one of MPI's own collectives, which waits for nobody in particular.
   void AddCollective(MPI_Request request);
 
+  // A copy of `bytes` bytes that lives as long as MPI may read it. Once for an operation.
+  const std::byte* Copy(const void* from, size_t bytes);
+
   // An error that this operation will report when it ends.
   void Fail(absl::Status status) { failure_.Update(std::move(status)); }
 
@@ -63,6 +66,7 @@ class MpiOperation final : public Operation {
   std::string DescribeMissing() const;
 
   const std::shared_ptr<Communicator> communicator_;
+  Communicator::Scratch scratch_;
   std::vector<MPI_Request> requests_;
   std::vector<Part> parts_;
   int pending_ = 0;
