@@ -97,6 +97,18 @@ PathRow SiteRow(const Json& site, const std::string& where, bool group) {
   return row;
 }
 
+// Where ranks waited long, and what was said of it.
+void AddHangs(const Json& hangs, Paths* paths) {
+  const Json& events = hangs.at("events");
+  for (const Json& event : events) {
+    paths->notes.push_back(
+        (event.at("over").get<bool>() ? "waited: " : "waited until the report was written: ") +
+        Text(event, "message"));
+  }
+  const double more = Number(hangs, "count") - static_cast<double>(events.size());
+  if (more > 0) paths->notes.push_back(Count(more) + " more waits that are not listed");
+}
+
 // What a preload library saw, and did.
 void ReadJob(const Json& report, Paths* paths) {
   double compressed = 0;
@@ -114,6 +126,7 @@ void ReadJob(const Json& report, Paths* paths) {
                  (compressed > 0 ? Count(compressed) + " calls of a rank went through Terse"
                                  : "observed, nothing was changed");
   for (const Json& warning : report.at("warnings")) paths->notes.push_back(warning.get<std::string>());
+  if (report.contains("hangs")) AddHangs(report.at("hangs"), paths);
 }
 
 struct WhyOptions {

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/intercept/compression.h"
 
-#include <atomic>
 #include <cstdio>
 #include <limits>
 #include <string>
 #include <utility>
 
+#include "runtime/intercept/completion.h"
 #include "runtime/intercept/eligibility.h"
 #include "runtime/intercept/library.h"
 #include "runtime/intercept/settings.h"
@@ -35,35 +35,6 @@ const Job& GetJob() {
     return made;
   }();
   return *job;
-}
-
-// --- The requests of non-blocking calls. MPI asks them for their status, once, when they are waited for.
-
-// Their state: whether the call has failed. It lives until the request is completed and freed.
-using Failed = std::atomic<bool>;
-
-extern "C" {
-static int QueryRequest(void* state, MPI_Status* status) {
-  const Pmpi& pmpi = GetPmpi();
-  status->MPI_SOURCE = MPI_ANY_SOURCE;
-  status->MPI_TAG = MPI_ANY_TAG;
-  status->MPI_ERROR = MPI_SUCCESS;
-  pmpi.Status_set_elements(status, pmpi.char_type, 0);
-  pmpi.Status_set_cancelled(status, 0);
-  return static_cast<Failed*>(state)->load(std::memory_order_relaxed) ? MPI_ERR_OTHER : MPI_SUCCESS;
-}
-static int FreeRequest(void* state) {
-  delete static_cast<Failed*>(state);
-  return MPI_SUCCESS;
-}
-// MPI knows no cancelled collective.
-static int CancelRequest(void*, int) { return MPI_SUCCESS; }
-}  // extern "C"
-
-Failed* StartGeneralized(MPI_Request* request) {
-  auto* const state = new Failed(false);
-  GetPmpi().Grequest_start(QueryRequest, FreeRequest, CancelRequest, state, request);
-  return state;
 }
 
 }  // namespace
@@ -105,12 +76,10 @@ bool Compression::Same(uint64_t value) {
 }
 
 bool Compression::Eligible(const Signature& signature, const AllReduceCall& call) const {
-#if !defined(OPEN_MPI)
-  // MPICH's mpi_f08 passes descriptors of arrays, not their addresses.
-  if (call.binding == Binding::kMpiF08) return false;
-#endif
+  // Arrays of mpi_f08's that are not contiguous.
+  if (call.send == nullptr || call.recv == nullptr) return false;
   // Where ranks turn out to differ, the thread makes the call by MPI's own function (StartRequest).
-  if (call.form == Form::kNonblocking && call.count > std::numeric_limits<int>::max()) return false;
+  if (call.form != Form::kBlocking && call.count > std::numeric_limits<int>::max()) return false;
   return MayCompress(signature, facts_, GetVocabulary(), GetJob().settings.rules);
 }
 
@@ -130,10 +99,21 @@ Exchange::Outcome Compression::Before(const PeriodLearner& learner, const Signat
   }
   if (thread_ == nullptr && exchanged.eligible && !exchanged.may_wait &&
       (place.position >= 0 || !exchanged.name.empty())) {
-    thread_ = std::make_unique<ProgressThread>();
-    follows_ = exchange_.running();
+    MakeThread();
   }
   return thread_ == nullptr ? exchange_.Before(place, exchanged) : OnThread(place, exchanged, call);
+}
+
+void Compression::MakeThread() {
+  thread_ = std::make_unique<ProgressThread>();
+  follows_ = exchange_.running();
+}
+
+void Compression::Follow(MPI_Request exact, const AllReduceCall& call) {
+  if (thread_ == nullptr) MakeThread();
+  thread_->Post([exact, comm = call.comm, tag = call.tag]() mutable {
+    CompletePersistent(comm, tag, GetPmpi().Wait(&exact, MPI_STATUS_IGNORE) != MPI_SUCCESS);
+  });
 }
 
 Exchange::Outcome Compression::OnThread(const Exchange::Place& at, const Exchange::Call& exchanged,
@@ -166,9 +146,13 @@ Exchange::Outcome Compression::OnThread(const Exchange::Place& at, const Exchang
 
 void Compression::StartRequest(const Exchange::Place& place, const Exchange::Call& exchanged,
                                const AllReduceCall& call) {
-  Failed* const failed = StartGeneralized(call.request);
-  thread_->Post([this, failed, place, period = period_, task = exchanged, name = std::string(call.name), call,
-                 request = *call.request]() mutable {
+  GeneralizedRequest request;
+  if (call.form == Form::kNonblocking) {
+    request = GeneralizedRequest::Start();
+    *call.request = request.handle();
+  }
+  thread_->Post([this, request, place, period = period_, task = exchanged, name = std::string(call.name),
+                 call]() mutable {
     task.may_wait = true;
     task.name = name;
     Exchange::Outcome outcome = exchange_.Before(place, task);
@@ -178,11 +162,13 @@ void Compression::StartRequest(const Exchange::Place& place, const Exchange::Cal
                                               call.op, private_) != MPI_SUCCESS)) {
       outcome = Exchange::Outcome::kFailed;
     }
-    if (outcome == Exchange::Outcome::kFailed) {
-      std::fprintf(stderr, "terse: %s\n", exchange_.error().c_str());
-      failed->store(true, std::memory_order_relaxed);
+    const bool failed = outcome == Exchange::Outcome::kFailed;
+    if (failed) std::fprintf(stderr, "terse: %s\n", exchange_.error().c_str());
+    if (call.form == Form::kNonblocking) {
+      request.Complete(failed);
+    } else {
+      CompletePersistent(call.comm, call.tag, failed);
     }
-    GetPmpi().Grequest_complete(request);
   });
 }
 

@@ -6,8 +6,8 @@
 // A non-blocking call must return at once, whatever the other ranks do, and must go on while this one is
 // anywhere in MPI or computing. So from the first of them on that may be compressed, the exchange lives on a
 // thread (progress_thread.h): the call hands it over and returns a generalized request, which every form of
-// waiting and testing knows. That needs MPI_THREAD_MULTIPLE on all ranks (CommunicatorFacts::threads);
-// without it such calls pass through.
+// waiting and testing knows. A persistent call is completed by a message (completion.h). Both need
+// MPI_THREAD_MULTIPLE on all ranks (CommunicatorFacts::threads); without it such calls pass through.
 #ifndef TERSE_RUNTIME_INTERCEPT_COMPRESSION_H_
 #define TERSE_RUNTIME_INTERCEPT_COMPRESSION_H_
 
@@ -41,8 +41,11 @@ struct AllReduceCall {
   MPI_Datatype type;
   MPI_Op op;
   MPI_Comm comm;
-  MPI_Request* request = nullptr;  // of a non-blocking call: set where it was taken
-  std::string_view name = {};      // that the program gave the call
+  // Of a non-blocking call: set by MPI, or where the call was taken. Of a persistent one: set by MPI_*_init.
+  MPI_Request* request = nullptr;
+  Signature signature = {};
+  int tag = -1;                // of a persistent call: of the message that completes it (completion.h)
+  std::string_view name = {};  // that the program gave the call
 };
 
 // Not thread-safe.
@@ -53,10 +56,14 @@ class Compression {
   Compression(const Compression&) = delete;
   Compression& operator=(const Compression&) = delete;
 
-  // Before a call, and before `learner` takes it; `call` is null for one that stays exact. A non-blocking
-  // call that was taken (kDone) is under way, and fails when it is waited for.
+  bool Eligible(const Signature& signature, const AllReduceCall& call) const;
+  // Before a call, and before `learner` takes it; `call` is null for one that stays exact. A call that does
+  // not block and was taken (kDone) is under way, and fails when it is waited for.
   Exchange::Outcome Before(const PeriodLearner& learner, const Signature& signature,
                            const AllReduceCall* call);
+
+  // A persistent call that was not taken: `exact`, which has been started, completes it.
+  void Follow(MPI_Request exact, const AllReduceCall& call);
 
   // Collective: the communicator is being freed, or MPI finalized.
   void Close();
@@ -66,11 +73,11 @@ class Compression {
   std::string error() const;
 
  private:
-  bool Eligible(const Signature& signature, const AllReduceCall& call) const;
   terse_group_t* Open(std::string* error) const;
   bool Same(uint64_t value);
   Exchange::Outcome OnThread(const Exchange::Place& place, const Exchange::Call& exchanged,
                              const AllReduceCall* call);
+  void MakeThread();
   void StartRequest(const Exchange::Place& place, const Exchange::Call& exchanged, const AllReduceCall& call);
 
   const MPI_Comm comm_;

@@ -15,16 +15,18 @@ std::string Exact(const Signature& signature, const CommunicatorRecord& record, 
   using Kind = Vocabulary::TypeKind;
   if (record.facts.inter) return "an intercommunicator passes through";
   if (record.facts.size == 1) return "the rank is alone in its communicator";
-  if (signature.form == Form::kNonblocking && !record.facts.threads) {
-    return "non-blocking calls stay exact without MPI_THREAD_MULTIPLE (terse run --progress-thread raises "
-           "it)";
+  if (signature.form != Form::kBlocking && !record.facts.threads) {
+    return std::string(signature.form == Form::kPersistent ? "persistent" : "non-blocking") +
+           " calls stay exact without MPI_THREAD_MULTIPLE (terse run --progress-thread raises it)";
   }
-  if (signature.form == Form::kPersistent) return "persistent requests stay exact";
   if (signature.type == kNotPredefined) return "a derived type stays exact";
   if (signature.op == kNotPredefined) return "an operation of the program's own stays exact";
   if (signature.op != vocabulary.sum)
     return vocabulary.ops[static_cast<size_t>(signature.op)] + " is no sum and stays exact";
   const Vocabulary::Type& type = vocabulary.types[static_cast<size_t>(signature.type)];
+  if (type.kind == Kind::kHalf) {
+    return type.name + ": half precision stays exact, for jobs scale its losses by a factor that no call tells";
+  }
   if (type.kind == Kind::kOther) return type.name + " stays exact";
   // Compilers can make Fortran's REAL twice as wide, so the name alone does not tell.
   if (!rules.doubles && signature.type_size != sizeof(float)) {
@@ -55,8 +57,7 @@ Verdict Judge(const CommunicatorRecord& record, const Site& site, const Vocabula
 
 bool MayCompress(const Signature& signature, const CommunicatorFacts& facts, const Vocabulary& vocabulary,
                  const Rules& rules) {
-  const bool form =
-      signature.form == Form::kBlocking || (signature.form == Form::kNonblocking && facts.threads);
+  const bool form = signature.form == Form::kBlocking || facts.threads;
   return form && signature.count >= rules.min_elements && signature.op != kNotPredefined &&
          signature.op == vocabulary.sum && signature.type != kNotPredefined &&
          vocabulary.types[static_cast<size_t>(signature.type)].kind == Vocabulary::TypeKind::kReal &&

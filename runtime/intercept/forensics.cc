@@ -133,9 +133,4 @@ std::vector<HangEvent> HangEvents(int64_t* count) {
 
 std::string ForensicsTrouble() { return forensics != nullptr ? forensics->trouble : ""; }
 
-void Inside::Enter(Form form, int64_t count, MPI_Datatype type, MPI_Op op, MPI_Comm comm, int64_t now) {
-  where_ = WhereaboutsOf(comm);
-  if (where_ != nullptr) where_->Enter(PredefinedSignature(count, type, op, form), now);
-}
-
 }  // namespace terse::intercept

@@ -36,23 +36,20 @@ void StopForensicsAlone();
 // MPI_COMM_WORLD.
 std::shared_ptr<Whereabouts> Watched(const CommunicatorFacts& facts, const std::vector<int>& ranks);
 
-// For a Waiting (hang/whereabouts.h) around what waits for a call that was started; null while nothing is
-// watched.
+// For a Waiting (hang/whereabouts.h) around what waits for a call that was started (requests.h); null while
+// nothing is watched.
 Board* WatchedBoard();
 
 // For the report.
 std::vector<HangEvent> HangEvents(int64_t* count);
 std::string ForensicsTrouble();  // empty while all is well
 
-// The place of a communicator that the program is about to use; null where it is not watched (observer.cc).
-Whereabouts* WhereaboutsOf(MPI_Comm comm);
-
-// Around the next definition of an all-reduce: the rank is in it from `now` on. MPI is not asked about what
-// is no predefined type, so that errors stay the call's own.
+// Around the next definition of an all-reduce: the rank is in it from `now` on. `where` is null for a
+// communicator that is not watched.
 class Inside {
  public:
-  Inside(Form form, int64_t count, MPI_Datatype type, MPI_Op op, MPI_Comm comm, int64_t now) {
-    if (watching.load(std::memory_order_relaxed)) Enter(form, count, type, op, comm, now);
+  Inside(Whereabouts* where, const Signature& signature, int64_t now) : where_(where) {
+    if (where_ != nullptr) where_->Enter(signature, now);
   }
   // A call that ended by an exception.
   ~Inside() {
@@ -66,9 +63,7 @@ class Inside {
   }
 
  private:
-  void Enter(Form form, int64_t count, MPI_Datatype type, MPI_Op op, MPI_Comm comm, int64_t now);
-
-  Whereabouts* where_ = nullptr;
+  Whereabouts* where_;
 };
 
 }  // namespace terse::intercept

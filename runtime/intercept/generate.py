@@ -27,6 +27,14 @@ INTERCEPTED = {
     "MPI_Start": "start",
     "MPI_Startall": "startall",
     "MPI_Request_free": "request_free",
+    "MPI_Wait": "wait",
+    "MPI_Waitall": "wait",
+    "MPI_Waitany": "wait",
+    "MPI_Waitsome": "wait",
+    "MPI_Test": "test",
+    "MPI_Testall": "test",
+    "MPI_Testany": "test",
+    "MPI_Testsome": "test",
     "MPI_Init": "init",
     "MPI_Init_thread": "init",
 }
@@ -34,9 +42,10 @@ INTERCEPTED = {
 # - No Fortran name is made of a function with large counts; mpi_f08 has them as <name>_f08ts_large_, with the
 #   arguments of the ordinary one but for the width of the count.
 # - The Fortran MPI_Init has no argc and argv.
+# - MPICH's mpi_f08 passes descriptors of buffers, in its functions with f08ts.
 # - Both ways to initialize MPI have a second call, of MPI_Init_thread with MPI_THREAD_MULTIPLE.
 NO_FORTRAN_ARGUMENTS = {"argc", "argv"}
-REQUIRED = {"MPI_Allreduce", "MPI_Iallreduce", "MPI_Start", "MPI_Startall", "MPI_Request_free", "MPI_Init"}
+REQUIRED = {name for name in INTERCEPTED if not name.endswith(("_c", "_init"))}
 
 # What is the library's own (terse_preload.h).
 OWN = "terse_preload_name_next"
@@ -126,13 +135,21 @@ def fortran_raised(prototype: Prototype, name: str, profiling: str) -> str:
     return raised(names, declared, "void", "MPI_Fint*, MPI_Fint*, MPI_Fint*", passed, "MPI_Fint* error")
 
 
+def requests(prototype: Prototype, fortran: bool) -> str:
+    """How many requests a function takes, and which."""
+    first = prototype.arguments[0].name
+    return "1, request" if first == "request" else f"{'*' if fortran else ''}{first}, array_of_requests"
+
+
 def c_wrapper(prototype: Prototype) -> str:
     kind = INTERCEPTED[prototype.name]
     calls = {
-        "persistent": "return AllReduceInit(Binding::kC, count, datatype, op, comm, request, forward);",
+        "persistent": "return AllReduceInit({Binding::kC, Form::kPersistent, sendbuf, recvbuf, count, datatype, op, comm, request}, forward);",
         "start": "return Start(1, request, forward);",
         "startall": "return Start(count, array_of_requests, forward);",
         "request_free": "return RequestFree(request, forward);",
+        "wait": f"return Complete(true, {requests(prototype, False)}, forward);",
+        "test": f"return Complete(false, {requests(prototype, False)}, forward);",
         "init": f"{c_raised(prototype) if kind == 'init' else ''}return Init(forward, raised);",
         "blocking": "return AllReduce({Binding::kC, Form::kBlocking, sendbuf, recvbuf, count, datatype, op, comm}, forward);",
         "nonblocking": "return AllReduce({Binding::kC, Form::kNonblocking, sendbuf, recvbuf, count, datatype, op, comm, request}, forward);",
@@ -166,14 +183,18 @@ def fortran_wrappers(prototype: Prototype) -> list[tuple[str, str]]:
             continue
         types = ["MPI_Count*" if large and argument == "count" else "void*" if argument.endswith("buf") else "MPI_Fint*" for argument in arguments]
         declarations = [f"{kind_} {argument}" for kind_, argument in zip(types, arguments)]
+        described = "true" if "_f08ts_" in name else "false"
+        reduced = f"Binding::{binding}, {{sendbuf, {described}}}, {{recvbuf, {described}}}, *count, *datatype, *op, *comm"
         calls = {
-            "persistent": f"FortranAllReduceInit(Binding::{binding}, *count, *datatype, *op, *comm, request, ierror, forward);",
+            "persistent": f"FortranAllReduceInit({reduced}, request, ierror, forward);",
             "start": "FortranStart(1, request, ierror, forward);",
             "startall": "FortranStart(*count, array_of_requests, ierror, forward);",
             "request_free": "FortranRequestFree(request, ierror, forward);",
             "init": f"{fortran_raised(prototype, name, profiling) if kind == 'init' else ''}FortranInit(ierror, forward, raised);",
-            "blocking": f"FortranAllReduce(Binding::{binding}, sendbuf, recvbuf, *count, *datatype, *op, *comm, nullptr, ierror, forward);",
-            "nonblocking": f"FortranAllReduce(Binding::{binding}, sendbuf, recvbuf, *count, *datatype, *op, *comm, request, ierror, forward);",
+            "wait": f"FortranComplete(true, {requests(prototype, True)}, ierror, forward);",
+            "test": f"FortranComplete(false, {requests(prototype, True)}, ierror, forward);",
+            "blocking": f"FortranAllReduce({reduced}, nullptr, ierror, forward);",
+            "nonblocking": f"FortranAllReduce({reduced}, request, ierror, forward);",
         }
         call = calls[kind]
         # `ierror` may be missing (mpi_f08): the forwarding lambda gets a place of its own for it then.

@@ -147,6 +147,9 @@ struct Predefined {
          {"MPI_FLOAT", "MPI_REAL", "MPI_REAL4", "MPI_DOUBLE", "MPI_DOUBLE_PRECISION", "MPI_REAL8"}) {
       if (name == real) return Kind::kReal;
     }
+    for (const char* half : {"MPIX_C_FLOAT16", "MPIX_SHORT_FLOAT", "MPI_SHORT_FLOAT", "MPI_REAL2"}) {
+      if (name == half) return Kind::kHalf;
+    }
     return Kind::kOther;
   }
   int32_t SizeOf(int16_t index, MPI_Datatype type) {
@@ -223,10 +226,10 @@ const Pmpi& GetPmpi() {
     pmpi->char_type = Named<MPI_Datatype>(PredefinedTypes(), "MPI_CHAR");
 #if defined(OPEN_MPI)
     pmpi->no_comm = static_cast<MPI_Comm>(FindSymbol("ompi_mpi_comm_null"));
-    pmpi->no_type = static_cast<MPI_Datatype>(FindSymbol("ompi_mpi_datatype_null"));
+    pmpi->no_request = static_cast<MPI_Request>(FindSymbol("ompi_request_null"));
 #else
     pmpi->no_comm = MPI_COMM_NULL;
-    pmpi->no_type = MPI_DATATYPE_NULL;
+    pmpi->no_request = MPI_REQUEST_NULL;
 #endif
     pmpi->word_type = Named<MPI_Datatype>(PredefinedTypes(), "MPI_UINT64_T");
     pmpi->max = Named<MPI_Op>(PredefinedOps(), "MPI_MAX");
@@ -254,9 +257,21 @@ bool FortranInPlace(const void* address) {
   return address != nullptr && std::find(places.begin(), places.end(), address) != places.end();
 }
 
+void* DescribedAddress(const void* descriptor) {
+  if (descriptor == nullptr) return nullptr;
+  // The address is a descriptor's first member with every compiler (Fortran 2018, 18.5.3); for the others the
+  // compiler's own runtime must be asked.
+  void* const address = *static_cast<void* const*>(descriptor);
+  if (address == nullptr || FortranInPlace(address)) return address;
+  using IsContiguous = int(const void*);
+  static IsContiguous* const is_contiguous =
+      reinterpret_cast<IsContiguous*>(FindSymbol("CFI_is_contiguous"));
+  return is_contiguous != nullptr && is_contiguous(descriptor) == 1 ? address : nullptr;
+}
+
 const Vocabulary& GetVocabulary() { return GetPredefined().vocabulary; }
 
-Signature PredefinedSignature(int64_t count, MPI_Datatype type, MPI_Op op, Form form) {
+Signature MakeSignature(int64_t count, MPI_Datatype type, MPI_Op op, Form form) {
   static Predefined& predefined = GetPredefined();
   Signature signature;
   signature.count = count;
@@ -269,14 +284,11 @@ Signature PredefinedSignature(int64_t count, MPI_Datatype type, MPI_Op op, Form 
   return signature;
 }
 
-Signature MakeSignature(int64_t count, MPI_Datatype type, MPI_Op op, Form form) {
-  Signature signature = PredefinedSignature(count, type, op, form);
-  if (signature.type == kNotPredefined && type != GetPmpi().no_type) {
-    int size = 0;
-    GetPmpi().Type_size(type, &size);
-    signature.type_size = std::max(size, 0);  // negative: more than an int holds
-  }
-  return signature;
+void AddDerivedSize(MPI_Datatype type, Signature* signature) {
+  if (signature->type != kNotPredefined) return;
+  int size = 0;
+  GetPmpi().Type_size(type, &size);
+  signature->type_size = std::max(size, 0);  // negative: more than an int holds
 }
 
 }  // namespace terse::intercept

@@ -75,7 +75,8 @@ uintptr_t Bits(Handle handle) {
   X(Allgather) X(Allreduce) X(Barrier) X(Comm_call_errhandler) X(Comm_create) X(Comm_create_group) X(Comm_create_keyval) X(Comm_free) X(Comm_get_attr) X(Comm_get_name) X(Comm_group) \
   X(Comm_rank) X(Comm_set_attr) X(Comm_set_errhandler) X(Comm_size) X(Comm_test_inter) X(Gather)    \
   X(Gatherv) X(Get_library_version) X(Grequest_complete) X(Grequest_start) X(Group_free) X(Group_size) \
-  X(Group_translate_ranks) X(Initialized) X(Query_thread) X(Status_set_cancelled) X(Status_set_elements) X(Type_size)
+  X(Group_translate_ranks) X(Initialized) X(Query_thread) X(Recv_init) X(Request_free) X(Request_get_status) \
+  X(Send) X(Start) X(Status_set_cancelled) X(Status_set_elements) X(Type_size) X(Wait)
 // clang-format on
 
 struct Pmpi {
@@ -101,7 +102,7 @@ struct Pmpi {
   MPI_Comm world;
   MPI_Comm self;
   MPI_Comm no_comm;
-  MPI_Datatype no_type;
+  MPI_Request no_request;
   MPI_Datatype int_type;
   MPI_Datatype char_type;
   MPI_Datatype word_type;  // of 64 bits, without a sign
@@ -116,10 +117,14 @@ const Vocabulary& GetVocabulary();
 // Whether an address is what MPI_IN_PLACE is in Fortran.
 bool FortranInPlace(const void* address);
 
-// The signature of a call. Of a handle that is none, only what needs no MPI.
+// The address of a buffer of mpi_f08's that comes as a descriptor; null where it is not contiguous, or where
+// that cannot be found out.
+void* DescribedAddress(const void* descriptor);
+
+// The signature of a call. MPI is not asked about a type that is not predefined: its size is 0 until
+// AddDerivedSize, once MPI has taken the call.
 Signature MakeSignature(int64_t count, MPI_Datatype type, MPI_Op op, Form form);
-// The same without a question to MPI about a type that is not predefined, whose size stays 0.
-Signature PredefinedSignature(int64_t count, MPI_Datatype type, MPI_Op op, Form form);
+void AddDerivedSize(MPI_Datatype type, Signature* signature);
 
 }  // namespace terse::intercept
 

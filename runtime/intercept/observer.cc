@@ -10,10 +10,10 @@
 #include <cstring>
 #include <string>
 #include <string_view>
-#include <unordered_map>
 #include <utility>
 #include <vector>
 
+#include "runtime/intercept/completion.h"
 #include "runtime/intercept/eligibility.h"
 #include "runtime/intercept/forensics.h"
 #include "runtime/intercept/library.h"
@@ -26,14 +26,8 @@ namespace {
 
 using Shared = std::shared_ptr<Communicator>;
 
-struct PersistentCall {
-  Shared communicator;
-  Signature signature;
-  Binding binding;
-};
-
 // The process's part. It is never destroyed: other libraries' destructors may still call MPI. What is
-// under `mutex` is touched when a communicator or a persistent request comes or goes, and at the end.
+// under `mutex` is touched when a communicator comes or goes, and at the end.
 struct Process {
   std::string report_path;
   Rules rules;
@@ -56,9 +50,6 @@ struct Process {
   Ledger ledger;
   bool reported = false;
   std::mutex attach_mutex;
-
-  std::mutex persistent_mutex;
-  std::unordered_map<uintptr_t, PersistentCall> persistent;
 };
 Process* process = nullptr;  // set by the constructor where calls are observed
 
@@ -275,13 +266,14 @@ CommunicatorFacts FactsOf(MPI_Comm comm, const std::vector<int>& ranks) {
   return facts;
 }
 
-// The state that hangs on a communicator; null once MPI is on its way out.
+// The state that hangs on a communicator; null once MPI is on its way out, and where it does not know the
+// handle.
 Shared* StateOf(MPI_Comm comm) {
-  if (!Attach()) return nullptr;
   const Pmpi& pmpi = GetPmpi();
+  if (comm == pmpi.no_comm || !Attach()) return nullptr;
   void* value = nullptr;
   int found = 0;
-  pmpi.Comm_get_attr(comm, process->comm_keyval, &value, &found);
+  if (pmpi.Comm_get_attr(comm, process->comm_keyval, &value, &found) != MPI_SUCCESS) return nullptr;
   if (found == 0) {
     // Two threads may come at once with their first calls.
     const std::lock_guard<std::mutex> lock(process->attach_mutex);
@@ -300,15 +292,6 @@ Shared* StateOf(MPI_Comm comm) {
     }
   }
   return static_cast<Shared*>(value);
-}
-
-Communicator* Find(MPI_Comm comm) {
-  const uint64_t now = generation.load(std::memory_order_acquire);
-  if (last_used.generation == now && last_used.handle == Bits(comm)) return last_used.communicator;
-  Shared* const state = StateOf(comm);
-  if (state == nullptr) return nullptr;
-  last_used = {now, Bits(comm), state->get()};
-  return state->get();
 }
 
 __attribute__((constructor)) void Load() {
@@ -356,6 +339,7 @@ void NoteInit() {
   if (result != MPI_SUCCESS) return;
   pmpi.Comm_set_errhandler(process->private_world, pmpi.errors_return);
   process->has_private_world = true;
+  SetMessages(process->private_world, process->rank);
   int level = MPI_THREAD_SINGLE;
   pmpi.Query_thread(&level);
   int fewer = level == MPI_THREAD_MULTIPLE ? 0 : 1;
@@ -366,10 +350,18 @@ void NoteInit() {
   StartForensics(process->private_world, process->rank, process->world_size);
 }
 
-Whereabouts* WhereaboutsOf(MPI_Comm comm) {
-  if (comm == GetPmpi().no_comm) return nullptr;
-  const Communicator* const communicator = Find(comm);
-  return communicator != nullptr ? communicator->where().get() : nullptr;
+Communicator* FindCommunicator(MPI_Comm comm) {
+  const uint64_t now = generation.load(std::memory_order_acquire);
+  if (last_used.generation == now && last_used.handle == Bits(comm)) return last_used.communicator;
+  Shared* const state = StateOf(comm);
+  if (state == nullptr) return nullptr;
+  last_used = {now, Bits(comm), state->get()};
+  return state->get();
+}
+
+std::shared_ptr<Communicator> ShareCommunicator(MPI_Comm comm) {
+  const Shared* const state = StateOf(comm);
+  return state == nullptr ? nullptr : *state;
 }
 
 void NameNext(const char* name) {
@@ -380,15 +372,12 @@ void NameNext(const char* name) {
   next_name.assign(name, length);
 }
 
-bool TakeCall(AllReduceCall call, int* result) {
+bool TakeCall(Communicator* communicator, AllReduceCall call, int* result) {
   const std::string name = std::exchange(next_name, {});
   call.name = name;
   // What MPI has to complain of is left to it.
-  if (call.comm == GetPmpi().no_comm) return false;
-  Communicator* const communicator = Find(call.comm);
   if (communicator == nullptr) return false;
-  const Signature signature = MakeSignature(call.count, call.type, call.op, call.form);
-  switch (communicator->Take(signature, &call)) {
+  switch (communicator->Take(call.signature, &call)) {
     case Exchange::Outcome::kPass:
       return false;
     case Exchange::Outcome::kDone:
@@ -401,57 +390,6 @@ bool TakeCall(AllReduceCall call, int* result) {
   GetPmpi().Comm_call_errhandler(call.comm, MPI_ERR_OTHER);
   *result = MPI_ERR_OTHER;
   return true;
-}
-
-void NoteStarting(MPI_Request request) {
-  PersistentCall call;
-  {
-    const std::lock_guard<std::mutex> lock(process->persistent_mutex);
-    const auto found = process->persistent.find(Bits(request));
-    if (found == process->persistent.end()) return;
-    call = found->second;
-  }
-  call.communicator->Take(call.signature, nullptr);
-}
-
-void NoteCall(Binding binding, Form form, int64_t count, MPI_Datatype type, MPI_Op op, MPI_Comm comm,
-              int64_t ticks) {
-  Communicator* const communicator = Find(comm);
-  if (communicator != nullptr) communicator->Record(MakeSignature(count, type, op, form), binding, ticks);
-}
-
-void NotePersistent(Binding binding, int64_t count, MPI_Datatype type, MPI_Op op, MPI_Comm comm,
-                    MPI_Request request) {
-  const Shared* const state = StateOf(comm);
-  if (state == nullptr) return;
-  const std::lock_guard<std::mutex> lock(process->persistent_mutex);
-  process->persistent[Bits(request)] = {*state, MakeSignature(count, type, op, Form::kPersistent), binding};
-  persistent_requests.store(static_cast<int64_t>(process->persistent.size()), std::memory_order_relaxed);
-}
-
-void NoteStarted(MPI_Request request, int64_t ticks) {
-  PersistentCall call;
-  {
-    const std::lock_guard<std::mutex> lock(process->persistent_mutex);
-    const auto found = process->persistent.find(Bits(request));
-    if (found == process->persistent.end()) return;
-    call = found->second;
-  }
-  call.communicator->Record(call.signature, call.binding, ticks);
-  if (Whereabouts* const where = call.communicator->where().get(); where != nullptr) {
-    where->Enter(call.signature, Now() - ticks);
-    where->Leave(true, Now());
-  }
-}
-
-void ForgetPersistent(uintptr_t request) {
-  PersistentCall call;
-  const std::lock_guard<std::mutex> lock(process->persistent_mutex);
-  const auto found = process->persistent.find(request);
-  if (found == process->persistent.end()) return;
-  call = std::move(found->second);  // the communicator may end with it, outside of the table
-  process->persistent.erase(found);
-  persistent_requests.store(static_cast<int64_t>(process->persistent.size()), std::memory_order_relaxed);
 }
 
 }  // namespace terse::intercept

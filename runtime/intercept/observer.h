@@ -39,6 +39,7 @@ class Communicator {
   Communicator(const Communicator&) = delete;
   Communicator& operator=(const Communicator&) = delete;
 
+  // After a call that has succeeded.
   void Record(const Signature& signature, Binding binding, int64_t ticks) {
     const std::lock_guard<std::mutex> lock(mutex_);
     traffic_.Record(signature, binding, ticks);
@@ -55,6 +56,16 @@ class Communicator {
     const std::lock_guard<std::mutex> lock(mutex_);
     if (compression_ == nullptr) return Exchange::Outcome::kPass;
     return compression_->Before(traffic_.period(), signature, call);
+  }
+  // Whether a persistent call may be compressed when it is started.
+  bool MayCompress(const AllReduceCall& call) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return compression_ != nullptr && compression_->Eligible(call.signature, call);
+  }
+  // Of a persistent call that goes exact, after `exact` was started.
+  void Follow(MPI_Request exact, const AllReduceCall& call) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    compression_->Follow(exact, call);
   }
   // Collective.
   void Close() {
@@ -85,23 +96,16 @@ inline std::atomic<bool> raising_threads{false};
 // MPI has been initialized by a call of this process.
 void NoteInit();
 
+// What is known of a communicator; it is made at the first use. Null for MPI_COMM_NULL, where MPI does not know
+// the handle, and while MPI is not there. The second way is for what outlives a call.
+Communicator* FindCommunicator(MPI_Comm comm);
+std::shared_ptr<Communicator> ShareCommunicator(MPI_Comm comm);
+
 // Before an all-reduce, where calls are compressed: true when it was made in place of MPI's, or has failed as
-// *result says.
-bool TakeCall(AllReduceCall call, int* result);
+// *result says. `communicator` may be null.
+bool TakeCall(Communicator* communicator, AllReduceCall call, int* result);
 // The name of this thread's next all-reduce.
 void NameNext(const char* name);
-// Before a persistent all-reduce is started.
-void NoteStarting(MPI_Request request);
-
-void NoteCall(Binding binding, Form form, int64_t count, MPI_Datatype type, MPI_Op op, MPI_Comm comm,
-              int64_t ticks);
-
-// Persistent all-reduces: made, started (possibly among other requests), freed.
-void NotePersistent(Binding binding, int64_t count, MPI_Datatype type, MPI_Op op, MPI_Comm comm,
-                    MPI_Request request);
-void NoteStarted(MPI_Request request, int64_t ticks);
-void ForgetPersistent(uintptr_t request);
-inline std::atomic<int64_t> persistent_requests{0};
 
 // Within a wrapper: the outermost one of this thread looks at the call, those under it (a Fortran wrapper
 // whose MPI calls the C function) pass it on.

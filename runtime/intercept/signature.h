@@ -30,10 +30,12 @@ struct Signature {
 
   int64_t bytes() const { return count * type_size; }
 
-  // The same on every rank; never a pointer or a handle.
+  // The same on every rank; never a pointer or a handle. Without the size of a derived type, which MPI is not
+  // asked for before it has taken the call.
   uint64_t Hash() const {
+    const int32_t known_size = type == kNotPredefined ? 0 : type_size;
     uint64_t hash = static_cast<uint64_t>(count) * 0x9e3779b97f4a7c15u;
-    hash ^= (static_cast<uint64_t>(static_cast<uint32_t>(type_size)) << 32) |
+    hash ^= (static_cast<uint64_t>(static_cast<uint32_t>(known_size)) << 32) |
             (static_cast<uint64_t>(static_cast<uint16_t>(type)) << 16) | static_cast<uint16_t>(op);
     hash = (hash ^ (hash >> 29)) * 0xbf58476d1ce4e5b9u + static_cast<uint64_t>(form);
     return hash ^ (hash >> 32);
@@ -43,13 +45,14 @@ struct Signature {
 // The name of the tensor that a call is: the name of its type, its elements, and how many calls of the same
 // signature come before it in the period.
 inline std::string TensorName(const std::string& type, int64_t count, Form form, int32_t number) {
-  return type + "." + std::to_string(count) + "." + (form == Form::kBlocking ? "" : "nonblocking.") +
+  return type + "." + std::to_string(count) + "." + (form == Form::kBlocking ? "" : form == Form::kPersistent ? "persistent." : "nonblocking.") +
          std::to_string(number);
 }
 
 // The names of an MPI's predefined types and operations, in the order of its mpi.h.
 struct Vocabulary {
-  enum class TypeKind : uint8_t { kReal, kOther };  // kReal: one IEEE number of 4 or 8 bytes
+  // kReal: one IEEE number of 4 or 8 bytes; kHalf: one of 2
+  enum class TypeKind : uint8_t { kReal, kHalf, kOther };
   struct Type {
     std::string name;
     TypeKind kind = TypeKind::kOther;

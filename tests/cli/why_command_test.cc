@@ -76,6 +76,11 @@ TEST(Why, SaysHowATensorWentAndWhatWasDecided) {
 
 constexpr char kObserved[] = R"({"program": "train", "mpi": "Open MPI 4.1.4", "world_size": 2,
   "warnings": ["averages of weights look like gradients"],
+  "hangs": {"count": 3, "longest_s": 75.5,
+            "events": [{"rank": 0, "call": "call 4 of MPI_COMM_WORLD", "seconds": 75.5, "over": true,
+                        "message": "rank 0 has waited 60 s in call 4 of MPI_COMM_WORLD. Not come: rank 1"},
+                       {"rank": 2, "call": "call 9 of half", "seconds": 60, "over": false,
+                        "message": "rank 2 has waited 60 s in call 9 of half"}]},
   "communicators": [{"name": "MPI_COMM_WORLD", "size": 2, "sites": [
     {"position": 0, "count": 131072, "type": "MPI_FLOAT", "op": "MPI_SUM", "binding": "C", "form": "blocking",
      "calls": 90, "mean_us": 1500, "compress": true, "reason": "periodic", "doubts": ["one call a step"]},

@@ -9,6 +9,8 @@ ever is ended once it was said why, or fails after LIMIT.
             has the wait; with --after 0, nothing is said
   cycle     ranks wait for each other in two communicators
   forms     rank 1 made its call nonblocking, the others not
+  wait      the others wait for a nonblocking call that rank 1 has not made
+  persistent  the same of one that it has not started
   finalize  rank 1 is in MPI_Finalize
   killed    rank 1 was killed
   stopped   rank 1 was stopped, and does not answer
@@ -35,6 +37,9 @@ WANTED = {
     ],
     "forms": [r"rank 0 .* in call 4 of MPI_COMM_WORLD: MPI_Allreduce of 1 MPI_DOUBLE \(MPI_MAX\)\. Come with another call: "
               r"rank 1 .*: call 4 of MPI_COMM_WORLD, MPI_Iallreduce of 1 MPI_DOUBLE \(MPI_MAX\), started"],
+    "wait": [r"rank 0 .* in MPI_Wait for call 5 of MPI_COMM_WORLD: MPI_Iallreduce of 1 MPI_DOUBLE \(MPI_MIN\)\. Not come: rank 1 "
+             r".*call 4 of MPI_COMM_WORLD, MPI_Iallreduce of 1 MPI_DOUBLE \(MPI_SUM\)"],
+    "persistent": [r"rank 0 .* in MPI_Wait for call 5 of MPI_COMM_WORLD: .*Not come: rank 1 .*call 4 of MPI_COMM_WORLD"],
     "finalize": [r"rank 0 .* in call 4 of MPI_COMM_WORLD: .*Not come: rank 1 .*call 3 of MPI_COMM_WORLD.*it has waited .* in MPI_Finalize",
                  r"rank 1 .* has waited .* in MPI_Finalize\. Not come: .*in call 4 of MPI_COMM_WORLD"],
     "killed": [r"rank 0 .* in call 4 of MPI_COMM_WORLD: .*Not heard of: rank 1 .*does not answer, its connection is refused"],

@@ -15,6 +15,12 @@
 #include <mpi-ext.h>
 #endif
 
+#if defined(OPEN_MPI) && !defined(MPI_VERSION_4)
+#define AllreduceInit MPIX_Allreduce_init
+#else
+#define AllreduceInit MPI_Allreduce_init
+#endif
+
 enum { kBlocking, kNonblocking, kPersistent };
 static long long calls[3];
 static int rank, size;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * usage: hang late|cycle|forms|finalize|killed|stopped
+ * usage: hang late|cycle|forms|wait|persistent|finalize|killed|stopped
  *
  * A job whose last calls wait for something. All but `late` wait forever: whoever starts them ends them.
  */
@@ -44,6 +44,22 @@ int main(int argc, char** argv) {
       MPI_Wait(&request, MPI_STATUS_IGNORE);
     } else {
       MPI_Allreduce(&one, &sum, 1, MPI_DOUBLE, MPI_MAX, MPI_COMM_WORLD);
+    }
+  } else if (strcmp(mode, "wait") == 0) {
+    /* Rank 1 makes the first of two calls only. */
+    MPI_Request requests[2];
+    MPI_Iallreduce(&one, &sum, 1, MPI_DOUBLE, MPI_SUM, MPI_COMM_WORLD, &requests[0]);
+    if (rank == 1) sleep(1000);
+    MPI_Iallreduce(&one, &sum, 1, MPI_DOUBLE, MPI_MIN, MPI_COMM_WORLD, &requests[1]);
+    MPI_Waitall(2, requests, MPI_STATUSES_IGNORE);
+  } else if (strcmp(mode, "persistent") == 0) {
+    /* Rank 1 starts it once only, the others twice. */
+    MPI_Request request;
+    AllreduceInit(&one, &sum, 1, MPI_DOUBLE, MPI_SUM, MPI_COMM_WORLD, MPI_INFO_NULL, &request);
+    for (int i = 0; i < 2; ++i) {
+      if (i == 1 && rank == 1) sleep(1000);
+      MPI_Start(&request);
+      MPI_Wait(&request, MPI_STATUS_IGNORE);
     }
   } else if (strcmp(mode, "finalize") == 0) {
     if (rank == 1) {

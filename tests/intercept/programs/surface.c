@@ -95,12 +95,6 @@ static void nonblocking(MPI_Comm comm) {
   same(out, ref, sizeof(out), "nonblocking");
 }
 
-#if defined(OPEN_MPI) && !defined(MPI_VERSION_4)
-#define AllreduceInit MPIX_Allreduce_init
-#else
-#define AllreduceInit MPI_Allreduce_init
-#endif
-
 static void persistent(MPI_Comm comm) {
   MPI_Request requests[3];
   MPI_Comm mine;
