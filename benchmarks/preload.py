@@ -38,6 +38,8 @@ SETTINGS = {
     "dgc": ["--method", "dgc", "--dgc-job-momentum", "0.9"],
     "quantize": ["--compressor", "quantize"],
 }
+# The network that is trained on several hosts.
+SIZED = "--hidden 1536"
 # Of the set on one host: the program's words and how many rounds it makes in some seconds on two cores.
 ONE_HOST = {
     "train": (["train_openmpi", "--steps"], 400),
@@ -310,11 +312,13 @@ def add_arguments(parser):
     mode.add_argument("--accuracy", action="store_true")
     parser.add_argument("--rate", default="1gbit", metavar="R", help="--hosts: 100mbit, 1gbit, 10gbit or none (default: 1gbit)")
     parser.add_argument("--runs", type=int, default=5, metavar="N", help="--hosts: runs of each setting (default: 5)")
-    parser.add_argument("--steps", type=int, default=1000, metavar="N", help="--hosts: of a compressed run (default: 1000)")
-    parser.add_argument("--dense-steps", type=int, default=200, metavar="N", help="--hosts: of a dense run (default: 200)")
+    parser.add_argument("--steps", type=int, default=400, metavar="N", help="--hosts: of a compressed run (default: 400)")
+    parser.add_argument("--dense-steps", type=int, default=80, metavar="N", help="--hosts: of a dense run (default: 80)")
     parser.add_argument("--settings", metavar="A,B", help=f"--hosts, --accuracy: which of {', '.join(SETTINGS)} (default: dense, "
                         "dense_ring, topk, dgc; without the ring for --accuracy)")
-    parser.add_argument("--train", default="", metavar="OPTIONS", help="--hosts, --accuracy: for the example's command line")
+    parser.add_argument("--train", metavar="OPTIONS",
+                        help=f"--hosts, --accuracy: for the example's command line (default: {SIZED} for --hosts, where that makes "
+                        "communication nine tenths of a dense step at 1 Gbit/s and more; else none)")
     parser.add_argument("--ranks", type=int, default=4, metavar="N", help="--one-host, --accuracy (default: 4)")
     parser.add_argument("--pairs", type=int, default=20, metavar="N", help="--one-host (default: 20)")
     parser.add_argument("--programs", default=",".join(ONE_HOST), metavar="A,B", help="--one-host (default: all of %(default)s)")
@@ -358,6 +362,8 @@ def parse(parser, argv):
     for name in arguments.programs:
         if name not in ONE_HOST:
             parser.error(f"no program is called {name}; there are {', '.join(ONE_HOST)}")
+    if arguments.train is None:
+        arguments.train = "" if arguments.hosts is None else SIZED
     arguments.train = arguments.train.split()
     arguments.options = arguments.options.split()
     return arguments

@@ -61,8 +61,7 @@ int MakePersistent(MPI_Request* request) {
   // A tag comes again after so many requests. Where its first one is still there, messages match in the order
   // of the starts.
   const int tag = messages.next_tag.fetch_add(1, std::memory_order_relaxed) % kTags;
-  const int result =
-      pmpi.Recv_init(nullptr, 0, pmpi.char_type, messages.rank, tag, messages.comm, request);
+  const int result = pmpi.Recv_init(nullptr, 0, pmpi.char_type, messages.rank, tag, messages.comm, request);
   return result == MPI_SUCCESS ? tag : -1;
 }
 

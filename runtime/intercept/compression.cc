@@ -7,7 +7,6 @@
 #include <utility>
 
 #include "runtime/intercept/completion.h"
-#include "runtime/intercept/eligibility.h"
 #include "runtime/intercept/library.h"
 #include "runtime/intercept/settings.h"
 #include "runtime/intercept/terse_api.h"
@@ -38,6 +37,8 @@ const Job& GetJob() {
 }
 
 }  // namespace
+
+const Rules* JobRules() { return GetJob().api == nullptr ? nullptr : &GetJob().settings.rules; }
 
 Compression::Compression(MPI_Comm comm, const CommunicatorFacts& facts)
     : comm_(comm),

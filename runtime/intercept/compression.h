@@ -20,6 +20,7 @@
 #include <string_view>
 #include <vector>
 
+#include "runtime/intercept/eligibility.h"
 #include "runtime/intercept/exchange.h"
 #include "runtime/intercept/period.h"
 #include "runtime/intercept/progress_thread.h"
@@ -30,6 +31,9 @@ namespace terse::intercept {
 
 // Whether calls are compressed, which a configuration asks for (settings.h). Cheap; any thread.
 inline std::atomic<bool> compressing{false};
+
+// What decides which calls are compressed, as the job's configuration has it; null where it cannot be read.
+const Rules* JobRules();
 
 // An all-reduce as the program calls it.
 struct AllReduceCall {

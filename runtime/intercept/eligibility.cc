@@ -25,7 +25,8 @@ std::string Exact(const Signature& signature, const CommunicatorRecord& record, 
     return vocabulary.ops[static_cast<size_t>(signature.op)] + " is no sum and stays exact";
   const Vocabulary::Type& type = vocabulary.types[static_cast<size_t>(signature.type)];
   if (type.kind == Kind::kHalf) {
-    return type.name + ": half precision stays exact, for jobs scale its losses by a factor that no call tells";
+    return type.name +
+           ": half precision stays exact, for jobs scale its losses by a factor that no call tells";
   }
   if (type.kind == Kind::kOther) return type.name + " stays exact";
   // Compilers can make Fortran's REAL twice as wide, so the name alone does not tell.

@@ -264,8 +264,7 @@ void* DescribedAddress(const void* descriptor) {
   void* const address = *static_cast<void* const*>(descriptor);
   if (address == nullptr || FortranInPlace(address)) return address;
   using IsContiguous = int(const void*);
-  static IsContiguous* const is_contiguous =
-      reinterpret_cast<IsContiguous*>(FindSymbol("CFI_is_contiguous"));
+  static IsContiguous* const is_contiguous = reinterpret_cast<IsContiguous*>(FindSymbol("CFI_is_contiguous"));
   return is_contiguous != nullptr && is_contiguous(descriptor) == 1 ? address : nullptr;
 }
 

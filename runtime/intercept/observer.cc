@@ -105,6 +105,9 @@ std::string OwnReport() {
   const std::lock_guard<std::mutex> lock(process->mutex);
   Ledger ledger = process->ledger;
   for (const Communicator* communicator : process->live) ledger.Add(communicator->Snapshot());
+  // What calls were judged by; it was read when the first communicator came.
+  const Rules* const rules = CompressionIsAskedFor() && !ledger.records().empty() ? JobRules() : nullptr;
+  if (rules != nullptr) facts.rules = *rules;
   return RankReport(facts, ledger, GetVocabulary());
 }
 

@@ -96,8 +96,8 @@ inline std::atomic<bool> raising_threads{false};
 // MPI has been initialized by a call of this process.
 void NoteInit();
 
-// What is known of a communicator; it is made at the first use. Null for MPI_COMM_NULL, where MPI does not know
-// the handle, and while MPI is not there. The second way is for what outlives a call.
+// What is known of a communicator; it is made at the first use. Null for MPI_COMM_NULL, where MPI does not
+// know the handle, and while MPI is not there. The second way is for what outlives a call.
 Communicator* FindCommunicator(MPI_Comm comm);
 std::shared_ptr<Communicator> ShareCommunicator(MPI_Comm comm);
 

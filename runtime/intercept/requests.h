@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The requests of all-reduces that do not block, by handle: a persistent one from its making to
-// MPI_Request_free, another from its start until it is seen to be over. A handle means another request as soon
-// as its own is gone, so everything that ends requests is wrapped.
+// MPI_Request_free, another from its start until it is seen to be over. A handle means another request as
+// soon as its own is gone, so everything that ends requests is wrapped.
 //
-// Where a persistent call may be compressed the program gets another request in place of MPI's (completion.h),
-// which stays behind it for the starts that go exact.
+// Where a persistent call may be compressed the program gets another request in place of MPI's
+// (completion.h), which stays behind it for the starts that go exact.
 #ifndef TERSE_RUNTIME_INTERCEPT_REQUESTS_H_
 #define TERSE_RUNTIME_INTERCEPT_REQUESTS_H_
 

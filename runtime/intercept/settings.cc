@@ -2,6 +2,7 @@
 #include "runtime/intercept/settings.h"
 
 #include <charconv>
+#include <cstdio>
 #include <cstdlib>
 #include <map>
 #include <vector>
@@ -61,8 +62,11 @@ std::string AsYaml(std::string_view value) {
 }
 
 bool IsOn(const char* variable) {
-  const char* const asked = std::getenv(variable);
-  return asked != nullptr && (std::string_view(asked) == "1" || std::string_view(asked) == "true");
+  const char* const text = std::getenv(variable);
+  bool on = false;
+  if (!ParseSwitch(text, &on))
+    std::fprintf(stderr, "terse: %s: '%s' is none of 1, true, 0 and false; it is off\n", variable, text);
+  return on;
 }
 
 }  // namespace
@@ -75,6 +79,12 @@ bool CompressionIsAskedFor() {
     if (value != nullptr && *value != '\0') return true;
   }
   return false;
+}
+
+bool ParseSwitch(const char* text, bool* on) {
+  const std::string_view word = text == nullptr ? "" : text;
+  *on = word == "1" || word == "true";
+  return *on || word.empty() || word == "0" || word == "false";
 }
 
 bool ProgressThreadIsAskedFor() { return IsOn("TERSE_PROGRESS_THREAD"); }

@@ -30,8 +30,12 @@ struct Settings {
 // a method or a compressor is named.
 bool CompressionIsAskedFor();
 
-// Whether TERSE_PROGRESS_THREAD is 1 (or true): MPI's thread level is raised, where the program asks for
-// less.
+// A variable that is 1 or true, or 0, false, empty or not set (`text` is null): others are off, and false is
+// returned.
+bool ParseSwitch(const char* text, bool* on);
+
+// Whether TERSE_PROGRESS_THREAD is on: MPI's thread level is raised, where the program asks for less. A word
+// that is no switch is said on stderr.
 bool ProgressThreadIsAskedFor();
 // Whether TERSE_DOUBLES is: sums of double precision are compressed like those of floats.
 bool DoublesAreAskedFor();

@@ -45,7 +45,10 @@ struct Signature {
 // The name of the tensor that a call is: the name of its type, its elements, and how many calls of the same
 // signature come before it in the period.
 inline std::string TensorName(const std::string& type, int64_t count, Form form, int32_t number) {
-  return type + "." + std::to_string(count) + "." + (form == Form::kBlocking ? "" : form == Form::kPersistent ? "persistent." : "nonblocking.") +
+  return type + "." + std::to_string(count) + "." +
+         (form == Form::kBlocking     ? ""
+          : form == Form::kPersistent ? "persistent."
+                                      : "nonblocking.") +
          std::to_string(number);
 }
 

@@ -157,8 +157,11 @@ inline AllReduceCall FortranCall(Binding binding, Form form, FortranBuffer send,
                                  int64_t count, MPI_Fint type, MPI_Fint op, MPI_Fint comm,
                                  MPI_Request* request) {
   const Pmpi& pmpi = GetPmpi();
-  return {binding, form, send.ForC(), recv.ForC(), count, pmpi.Type_f2c(type), pmpi.Op_f2c(op),
-          pmpi.Comm_f2c(comm), request};
+  return {binding,         form,
+          send.ForC(),     recv.ForC(),
+          count,           pmpi.Type_f2c(type),
+          pmpi.Op_f2c(op), pmpi.Comm_f2c(comm),
+          request};
 }
 
 // `request` is null for a blocking call.
@@ -174,8 +177,8 @@ void FortranAllReduce(Binding binding, FortranBuffer send, FortranBuffer recv, i
   const Pmpi& pmpi = GetPmpi();
   const Form form = request == nullptr ? Form::kBlocking : Form::kNonblocking;
   MPI_Request started = pmpi.no_request;
-  const AllReduceCall call = FortranCall(binding, form, send, recv, count, type, op, comm,
-                                         request == nullptr ? nullptr : &started);
+  const AllReduceCall call =
+      FortranCall(binding, form, send, recv, count, type, op, comm, request == nullptr ? nullptr : &started);
   const int result = Observe(call, [&] {
     const int forwarded = CallFortran(ierror, forward);
     if (request != nullptr && forwarded == MPI_SUCCESS) started = pmpi.Request_f2c(*request);
@@ -194,8 +197,7 @@ void FortranAllReduceInit(Binding binding, FortranBuffer send, FortranBuffer rec
   if (!frame.observes() || result != MPI_SUCCESS) return;
   const Pmpi& pmpi = GetPmpi();
   MPI_Request made = pmpi.Request_f2c(*request);
-  AllReduceCall call =
-      FortranCall(binding, Form::kPersistent, send, recv, count, type, op, comm, &made);
+  AllReduceCall call = FortranCall(binding, Form::kPersistent, send, recv, count, type, op, comm, &made);
   call.signature = MakeSignature(call.count, call.type, call.op, call.form);
   AddPersistent(call);
   *request = pmpi.Request_c2f(made);

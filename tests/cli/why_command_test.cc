@@ -97,6 +97,10 @@ TEST(Why, ReadsWhatWasObserved) {
   EXPECT_EQ(paths.rows[1].path, "exact");
   EXPECT_THAT(PathsTable(paths), HasSubstr("look at it: one call a step"));
   EXPECT_THAT(PathsTable(paths), HasSubstr("\naverages of weights look like gradients\n"));
+  EXPECT_THAT(PathsTable(paths),
+              HasSubstr("waited: rank 0 has waited 60 s in call 4 of MPI_COMM_WORLD. Not come: rank 1\n"));
+  EXPECT_THAT(PathsTable(paths), HasSubstr("waited until the report was written: rank 2 has waited 60 s"));
+  EXPECT_THAT(PathsTable(paths), HasSubstr("1 more waits that are not listed"));
 }
 
 // A job that was compressed: the calls, and the tensors that they became.

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <string>
+#include <vector>
 
 namespace terse::intercept {
 namespace {
@@ -63,6 +64,26 @@ TEST(Settings, RefusesWhatAPreloadedJobCannotHave) {
   EXPECT_THAT(ParseSettings(Shown("reduce: mean\n")).error, HasSubstr("MPI_SUM"));
   EXPECT_THAT(ParseSettings(Shown("reduce: sum\n")).error, IsEmpty());
   EXPECT_THAT(ParseSettings(""), ::testing::Field(&Settings::yaml, Not(IsEmpty())));
+}
+
+TEST(Settings, SwitchesAreOnOrOffOrWrong) {
+  struct Row {
+    const char* text;
+    bool right;
+    bool wanted;
+  };
+  for (const auto& [text, right, wanted] : std::vector<Row>{{nullptr, true, false},
+                                                            {"", true, false},
+                                                            {"0", true, false},
+                                                            {"false", true, false},
+                                                            {"1", true, true},
+                                                            {"true", true, true},
+                                                            {"yes", false, false},
+                                                            {"2", false, false}}) {
+    bool on = !wanted;
+    EXPECT_EQ(ParseSwitch(text, &on), right) << (text == nullptr ? "not set" : text);
+    EXPECT_EQ(on, wanted);
+  }
 }
 
 }  // namespace

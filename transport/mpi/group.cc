@@ -101,7 +101,8 @@ OperationOr MpiGroup::Allreduce(const void* in, void* out, size_t count, wire::D
   auto operation = std::make_unique<MpiOperation>(communicator_);
   // MPI_IN_PLACE must be given on all ranks or on none, and here each rank decides for itself. Open MPI takes
   // another algorithm for it, which does not fit the other ranks' and is the slower one for large buffers.
-  const auto* const from = static_cast<const std::byte*>(in == out && count > 0 ? operation->Copy(in, count * width) : in);
+  const auto* const from =
+      static_cast<const std::byte*>(in == out && count > 0 ? operation->Copy(in, count * width) : in);
   const size_t piece = kCollectivePiece / width;
   for (size_t first = 0; first < count; first += piece) {
     MPI_Request request = MPI_REQUEST_NULL;

@@ -1,21 +1,16 @@
 ! SPDX-License-Identifier: Apache-2.0
 !
 ! A Fortran job that trains, with no word of Terse: gradient descent on three tensors, one summed in place by
-! MPI_Allreduce, one by MPI_Iallreduce, one (where ALLREDUCE_INIT is defined) by a persistent request. Prints 'expect' and 'distance' as `descend.c` does. With F08 over
-! `use mpi_f08`, else over `use mpi`.
+! MPI_Allreduce, one by MPI_Iallreduce, one (where ALLREDUCE_INIT is defined) by a persistent request. Prints
+! 'expect' and 'distance' as `descend.c` does. With F08 over `use mpi_f08`, else over `use mpi`.
 #ifdef F08
-#define COMM type(MPI_Comm)
 #define REQUEST type(MPI_Request)
 #else
-#define COMM integer
 #define REQUEST integer
 #endif
 program descend
 #ifdef F08
   use mpi_f08
-#ifdef EXT
-  use mpi_f08_ext
-#endif
 #else
   use mpi
 #endif

@@ -2,11 +2,12 @@
  *
  * usage: overlap [multiple|persistent]...
  *
- * A job that trains with non-blocking all-reduces, or persistent ones, with no word of Terse: gradient descent with momentum on
- * kTensors tensors, each step completed by another form of waiting or testing. In every other step a rank
- * waits for a message that its neighbour sends between its starts and its waits, so a start that waits for
- * the other ranks ends in a deadlock. A loss in double precision goes along, non-blocking too, and a blocking
- * gradient, in every third step in place (of persistent ones, always the last). Checks statuses and requests after each form. Prints 'expect
+ * A job that trains with non-blocking all-reduces, or persistent ones, with no word of Terse: gradient
+ * descent with momentum on kTensors tensors, each step completed by another form of waiting or testing. In
+ * every other step a rank waits for a message that its neighbour sends between its starts and its waits, so a
+ * start that waits for the other ranks ends in a deadlock. A loss in double precision goes along,
+ * non-blocking too, and a blocking gradient, in every third step in place (of persistent ones, always the
+ * last). Checks statuses and requests after each form. Prints 'expect
  * {...}' and 'distance' as `descend` does. `multiple`: asks for MPI_THREAD_MULTIPLE by itself.
  */
 #include <math.h>
@@ -31,7 +32,8 @@ static int persistent;
 
 static void must_be_over(const MPI_Request* requests) {
   for (int i = 0; i < kCalls - 1; ++i) {
-    if ((requests[i] != MPI_REQUEST_NULL) != persistent) fail("a request that outlives its call, or does not");
+    if ((requests[i] != MPI_REQUEST_NULL) != persistent)
+      fail("a request that outlives its call, or does not");
   }
 }
 
@@ -116,7 +118,8 @@ static void start(int step, MPI_Request* requests, double* loss, double* all) {
     if (step == 0) {
       for (int t = 0; t < kTensors; ++t) {
         const void* from = t == kTensors - 1 ? MPI_IN_PLACE : gradient[t];
-        AllreduceInit(from, sum[t], kParameters, MPI_FLOAT, MPI_SUM, MPI_COMM_WORLD, MPI_INFO_NULL, &requests[t]);
+        AllreduceInit(from, sum[t], kParameters, MPI_FLOAT, MPI_SUM, MPI_COMM_WORLD, MPI_INFO_NULL,
+                      &requests[t]);
       }
       AllreduceInit(loss, all, 1, MPI_DOUBLE, MPI_SUM, MPI_COMM_WORLD, MPI_INFO_NULL, &requests[kTensors]);
     }
