@@ -351,6 +351,15 @@ terse_status_t terse_group_set_exact(terse_group_t* group, int32_t exact) {
   return OnGroup(group, [&](Engine& engine) { return ToC(engine.SetExact(exact != 0)); });
 }
 
+terse_status_t terse_tensor_dense_run(terse_group_t* group, terse_tensor_t tensor, int64_t* exchanges) {
+  if (exchanges == nullptr) return NullArgument("exchanges");
+  return OnGroup(group, [&](const Engine& engine) {
+    const absl::StatusOr<uint64_t> run = engine.DenseRun(static_cast<uint32_t>(tensor));
+    if (run.ok()) *exchanges = static_cast<int64_t>(*run);
+    return ToC(run.status());
+  });
+}
+
 terse_status_t terse_state_save(terse_group_t* group, const char* path) {
   if (path == nullptr) return NullArgument("path");
   return OnGroup(group, [&](Engine& engine) { return ToC(engine.SaveState(path)); });

@@ -88,6 +88,8 @@ class Engine {
   absl::Status SetMask(uint32_t tensor, const uint8_t* flags);
   // `steps` gradients of the tensor have been reduced without the group since its last exchange.
   absl::Status SetExactSteps(uint32_t tensor, int64_t steps);
+  // Exchanges in a row that went dense because that is faster.
+  absl::StatusOr<uint64_t> DenseRun(uint32_t tensor) const;
 
   // Goes over to another plan, of a higher version, for the step under way: nothing of it may have been
   // exchanged. What waits in residuals goes along, or drains if the tensor goes dense; server errors move

@@ -14,6 +14,10 @@ uint64_t HashOf(uint64_t settings, const std::vector<uint64_t>& period) {
   return hash | 1;
 }
 
+// A tensor rests after so many dense exchanges, in which what waits has gone along, and for so many calls.
+constexpr int64_t kSettled = 16;
+constexpr int64_t kRest = 63;
+
 template <typename T>
 bool Finite(const T* values, int64_t n) {
   return std::all_of(values, values + n, [](T x) { return std::isfinite(x); });
@@ -26,7 +30,8 @@ Exchange::Exchange(const TerseApi* api, std::string error, Settings settings, Ra
 
 Exchange::Outcome Exchange::Before(const Place& place, const Call& call) {
   const Outcome outcome = Decide(place, call);
-  if (outcome == Outcome::kPass && call.eligible && tensors_.contains({call.signature, 0})) {
+  // Under dgc, where these count, no tensor rests.
+  if (outcome == Outcome::kPass && call.eligible && !running_ && tensors_.contains({call.signature, 0})) {
     ++exact_calls_[call.signature];
   }
   return outcome;
@@ -161,12 +166,23 @@ Exchange::Outcome Exchange::Run(size_t position, const Call& call) {
     // Numbers of a signature come in order, so these are 0, 1, ... to the last.
     known_[call.signature] = number + 1;
   }
+  if (tensor.rest > 0) {
+    --tensor.rest;
+    ++rested_calls_;
+    return Outcome::kPass;
+  }
   if (tensor.exact_steps > 0 &&
       api_->tensor_set_exact_steps(group_, tensor.id, std::exchange(tensor.exact_steps, 0)) != TERSE_OK) {
     return Fail("telling of exact calls");
   }
   ++compressed_calls_;
-  return RunTensor(tensor.id, call);
+  const Outcome outcome = RunTensor(tensor.id, call);
+  int64_t dense_run = 0;
+  if (outcome == Outcome::kDone && settings_.drains &&
+      api_->tensor_dense_run(group_, tensor.id, &dense_run) == TERSE_OK && dense_run >= kSettled) {
+    tensor.rest = kRest;
+  }
+  return outcome;
 }
 
 Exchange::Outcome Exchange::RunTensor(terse_tensor_t tensor, const Call& call) {

@@ -16,6 +16,9 @@
 //
 // A call that the program has named is the tensor of that name, in a period or not.
 //
+// A tensor that the group has found to be faster dense goes as the program called it, but for one exchange in
+// many, by which the group sees whether that still holds (`dense_when_faster`).
+//
 // The step ends where the next period begins, or where a tensor comes again. If a compressed result of it was
 // not finite the job is taken to have skipped the step, as loss scalers do, and what was sent returns to the
 // residuals.
@@ -106,6 +109,8 @@ class Exchange {
   int64_t compressed_calls() const { return compressed_calls_; }
   // Exact ones of the group, with what waited.
   int64_t drained_calls() const { return drained_calls_; }
+  // Calls of tensors that are faster dense, made as they were called.
+  int64_t rested_calls() const { return rested_calls_; }
   // Whether calls follow the period, all ranks have agreed, and so eligible calls are compressed.
   bool running() const { return running_; }
   // The group's report (docs/report.md); empty before the first exchange.
@@ -153,12 +158,14 @@ class Exchange {
   struct Tensor {
     terse_tensor_t id = -1;
     int64_t exact_steps = 0;  // gradients that went exact since the last exchange, before the group was told
+    int64_t rest = 0;         // calls that pass before the group has the next
   };
   // By signature and number within the period.
   std::map<std::pair<uint64_t, int32_t>, Tensor> tensors_;
   std::map<uint64_t, int64_t> exact_calls_;  // of signatures that have tensors, until a period has them
   int64_t compressed_calls_ = 0;
   int64_t drained_calls_ = 0;
+  int64_t rested_calls_ = 0;
 };
 
 }  // namespace terse::intercept

@@ -160,6 +160,7 @@ TEST(Arguments, NullIsRefusedEverywhere) {
         terse_group_set_exact(nullptr, 1),
         terse_tensor_set_mask(nullptr, 0, nullptr),
         terse_tensor_set_exact_steps(nullptr, 0, 1),
+        terse_tensor_dense_run(nullptr, 0, nullptr),
         terse_group_report(nullptr, &text),
         terse_group_report(group, nullptr),
         terse_config_show("", 0, nullptr),

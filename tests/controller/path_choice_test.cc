@@ -90,12 +90,12 @@ TEST(PathChoice, TheFirstExchangeOnlyWarmsUp) {
   EXPECT_EQ(decision.compressed_ms, 1);
 }
 
-TEST(PathChoice, ATieLeavesThePathInUse) {
+TEST(PathChoice, ATieIsDense) {
   PathDecision decision;
   PathChoice choice;
   EXPECT_EQ(UntilDecided(&choice, {.compressed_ms = 2, .dense_ms = 2}, &decision), 6);
-  EXPECT_EQ(choice.path(), Path::kCompressed);
-  EXPECT_EQ(Reason(decision), "dense is not faster: 2 ms, compressed 2 ms");
+  EXPECT_EQ(choice.path(), Path::kDense);
+  EXPECT_EQ(Reason(decision), "compressed is not faster: 2 ms, dense 2 ms");
 
   PathChoice dense = Decided({.compressed_ms = 2, .dense_ms = 1});
   ASSERT_GT(UntilDecided(&dense, {.compressed_ms = 2, .dense_ms = 2}, &decision), 0);
@@ -104,15 +104,16 @@ TEST(PathChoice, ATieLeavesThePathInUse) {
   EXPECT_EQ(Reason(decision), "compressed is not faster: 2 ms, dense 2 ms");
 }
 
-TEST(PathChoice, ATwentiethIsNotEnoughAndMoreIs) {
-  EXPECT_EQ(Decided({.compressed_ms = 100, .dense_ms = 95}).path(), Path::kCompressed);
-  EXPECT_EQ(Decided({.compressed_ms = 100, .dense_ms = 94.9}).path(), Path::kDense);
+TEST(PathChoice, CompressedMustBeAFifthFasterAndATwentiethMoreToComeBack) {
+  EXPECT_EQ(Decided({.compressed_ms = 80, .dense_ms = 100}).path(), Path::kCompressed);
+  EXPECT_EQ(Decided({.compressed_ms = 80.1, .dense_ms = 100}).path(), Path::kDense);
   PathDecision decision;
   PathChoice choice = Decided({.compressed_ms = 100, .dense_ms = 94.9});
-  ASSERT_GT(UntilDecided(&choice, {.compressed_ms = 95, .dense_ms = 100}, &decision), 0);
+  ASSERT_GT(UntilDecided(&choice, {.compressed_ms = 77, .dense_ms = 100}, &decision), 0);
   EXPECT_EQ(choice.path(), Path::kDense);
+  EXPECT_EQ(Reason(decision), "compressed is not much faster: 77 ms, dense 100 ms");
   PathChoice back = Decided({.compressed_ms = 100, .dense_ms = 94.9});
-  ASSERT_GT(UntilDecided(&back, {.compressed_ms = 94.9, .dense_ms = 100}, &decision), 0);
+  ASSERT_GT(UntilDecided(&back, {.compressed_ms = 75.9, .dense_ms = 100}, &decision), 0);
   EXPECT_EQ(back.path(), Path::kCompressed);
   EXPECT_TRUE(decision.changed);
 }
@@ -120,7 +121,7 @@ TEST(PathChoice, ATwentiethIsNotEnoughAndMoreIs) {
 TEST(PathChoice, OutliersDoNotDecide) {
   PathChoice choice;
   std::optional<PathDecision> decision;
-  const std::vector<Traffic> exchanges = {{1, 1.2}, {90, 1.2}, {1, 1.2}, {1, 70}, {80, 1.2}, {1, 1.2}};
+  const std::vector<Traffic> exchanges = {{1, 1.3}, {90, 1.3}, {1, 1.3}, {1, 70}, {80, 1.3}, {1, 1.3}};
   for (const Traffic& traffic : exchanges) {
     EXPECT_FALSE(decision.has_value());
     decision = Exchange(&choice, traffic);
@@ -128,7 +129,7 @@ TEST(PathChoice, OutliersDoNotDecide) {
   ASSERT_TRUE(decision.has_value());
   EXPECT_EQ(decision->path, Path::kCompressed);
   EXPECT_EQ(decision->compressed_ms, 1);
-  EXPECT_EQ(decision->dense_ms, 1.2);
+  EXPECT_EQ(decision->dense_ms, 1.3);
 }
 
 TEST(PathChoice, MissingTimesDoNotCount) {
@@ -230,8 +231,8 @@ TEST(PathChoice, RestartForgets) {
   EXPECT_EQ(choice.path(), Path::kCompressed);
   EXPECT_EQ(choice.last(), nullptr);
   PathDecision decision;
-  EXPECT_EQ(UntilDecided(&choice, {.compressed_ms = 1, .dense_ms = 1}, &decision), 6);
-  EXPECT_EQ(decision.path, Path::kCompressed) << "a tie goes to the plan";
+  EXPECT_EQ(UntilDecided(&choice, {.compressed_ms = 0.78, .dense_ms = 1}, &decision), 6);
+  EXPECT_EQ(decision.path, Path::kCompressed) << "what was dense before would have to be faster yet";
   EXPECT_EQ(decision.cause, TrialCause::kPlan);
 }
 

@@ -464,6 +464,77 @@ TEST(Exchange, WithoutLibterseCallsStayExact) {
   exchange.Close();
 }
 
+// What `tensor_dense_run` says in the tests of resting tensors, and how often the group was called.
+int64_t told_run = 0;
+int group_calls = 0;
+
+TerseApi ApiOfARestingGroup() {
+  TerseApi api = LinkedTerse();
+  api.group_set_exact = [](terse_group_t*, int32_t) { return TERSE_OK; };
+  api.tensor_register = [](terse_group_t*, const char*, terse_dtype_t, const int64_t*, int32_t,
+                           terse_tensor_t* out) {
+    *out = 0;
+    return TERSE_OK;
+  };
+  api.allreduce = [](terse_group_t*, terse_tensor_t, const void*, void*) {
+    ++group_calls;
+    return TERSE_OK;
+  };
+  api.tensor_dense_run = [](terse_group_t*, terse_tensor_t, int64_t* exchanges) {
+    *exchanges = told_run;
+    return TERSE_OK;
+  };
+  api.step = [](terse_group_t*, double) { return TERSE_OK; };
+  api.group_close = [](terse_group_t*) { return TERSE_OK; };
+  api.group_report = [](terse_group_t*, char**) { return TERSE_UNAVAILABLE; };
+  return api;
+}
+
+// Calls of one signature; returns how many of `count` were left to MPI.
+int Passed(Exchange* exchange, PeriodLearner* learner, int count) {
+  Vector values(64, 1.0f);
+  const Exchange::Call call{.signature = 5,
+                            .eligible = true,
+                            .type = "MPI_FLOAT",
+                            .count = 64,
+                            .send = values.data(),
+                            .recv = values.data()};
+  int passed = 0;
+  for (int i = 0; i < count; ++i) {
+    const Outcome outcome = exchange->Before(Exchange::PlaceOf(*learner, 5), call);
+    EXPECT_NE(outcome, Outcome::kFailed);
+    passed += outcome == Outcome::kPass ? 1 : 0;
+    learner->Next(5);
+  }
+  return passed;
+}
+
+TEST(Exchange, ATensorThatIsFasterDenseRests) {
+  const TerseApi api = ApiOfARestingGroup();
+  int dummy = 0;
+  for (const bool drains : {true, false}) {
+    Exchange exchange(&api, "", {1, drains},
+                      {.open = [&](std::string*) { return reinterpret_cast<terse_group_t*>(&dummy); },
+                       .same = [](uint64_t) { return true; }});
+    PeriodLearner learner;
+    EXPECT_EQ(Passed(&exchange, &learner, 3), 3) << "until the period is known";
+    told_run = 15;
+    group_calls = 0;
+    EXPECT_EQ(Passed(&exchange, &learner, 200), 0) << "what waits drains first";
+    EXPECT_EQ(group_calls, 200);
+    told_run = 16;
+    group_calls = 0;
+    EXPECT_EQ(Passed(&exchange, &learner, 10 * 64), drains ? 10 * 63 : 0) << "dgc counts exact gradients";
+    EXPECT_EQ(group_calls, drains ? 10 : 10 * 64);
+    EXPECT_EQ(exchange.rested_calls(), drains ? 10 * 63 : 0);
+    // The group tries again: all calls are its own.
+    told_run = 0;
+    EXPECT_LE(Passed(&exchange, &learner, 64), 63);
+    EXPECT_EQ(Passed(&exchange, &learner, 100), 0);
+    exchange.Close();
+  }
+}
+
 TEST(Exchange, FailsForGoodWhenAnExchangeFails) {
   TerseApi api = LinkedTerse();
   api.group_open_fcomm = nullptr;

@@ -12,6 +12,8 @@ namespace {
 
 bool g_any_broken = false;
 
+constexpr std::chrono::hours kNoDeadline(24);
+
 bool Finalized() {
   int finalized = 0;
   PMPI_Finalized(&finalized);
@@ -74,7 +76,8 @@ Communicator::~Communicator() {
 }
 
 absl::Status Communicator::MeetPeers(std::chrono::milliseconds timeout) {
-  const ProcessIdentity self = ThisProcess();
+  ProcessIdentity self = ThisProcess();
+  self.may_block = timeout >= kNoDeadline ? 1 : 0;
   {
     MPI_Request request = MPI_REQUEST_NULL;
     const int code = PMPI_Iallgather(&self, sizeof(self), MPI_BYTE, peers_.data(), sizeof(self), MPI_BYTE,
@@ -85,6 +88,8 @@ absl::Status Communicator::MeetPeers(std::chrono::milliseconds timeout) {
     operation.AddCollective(request);
     if (absl::Status status = operation.Wait(timeout); !status.ok()) return status;
   }
+  may_block_ = std::all_of(peers_.begin(), peers_.end(),
+                           [](const ProcessIdentity& peer) { return peer.may_block == 1; });
   int nodes = 0;
   for (int rank = 0; rank < size_; ++rank) {
     ProcessIdentity& peer = peers_[static_cast<size_t>(rank)];

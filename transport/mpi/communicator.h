@@ -75,6 +75,10 @@ class Communicator {
   // order between equal tags keeps even those apart.
   int NextTag() { return static_cast<int>(collective_number_++ % (1u << 15)); }
 
+  // No rank minds how long a wait takes: its timeout is a day or more, as the preload library has it. MPI's
+  // blocking all-reduce, which is faster than the other and does not match it, may be used then.
+  bool may_block() const { return may_block_; }
+
   // True for a peer of this machine whose process has ended.
   bool Gone(int peer) const;
 
@@ -101,6 +105,7 @@ class Communicator {
   MPI_Comm collectives_ = MPI_COMM_NULL;
   int rank_ = 0;
   int size_ = 0;
+  bool may_block_ = false;
   uint64_t collective_number_ = 0;
   uint64_t bytes_sent_ = 0;
   absl::Status broken_;

@@ -105,6 +105,13 @@ OperationOr MpiGroup::Allreduce(const void* in, void* out, size_t count, wire::D
       static_cast<const std::byte*>(in == out && count > 0 ? operation->Copy(in, count * width) : in);
   const size_t piece = kCollectivePiece / width;
   for (size_t first = 0; first < count; first += piece) {
+    if (communicator_->may_block()) {
+      const int code = PMPI_Allreduce(from + first * width, static_cast<char*>(out) + first * width,
+                                      static_cast<int>(std::min(piece, count - first)), type, MPI_SUM,
+                                      communicator_->collectives());
+      if (code != MPI_SUCCESS) return communicator_->Break(MpiStatus(code, "PMPI_Allreduce"));
+      continue;
+    }
     MPI_Request request = MPI_REQUEST_NULL;
     const int code = PMPI_Iallreduce(from + first * width, static_cast<char*>(out) + first * width,
                                      static_cast<int>(std::min(piece, count - first)), type, MPI_SUM,

@@ -16,6 +16,7 @@ struct ProcessIdentity {
   uint64_t start_time = 0;  // of /proc/<pid>/stat, in ticks since boot: a reused pid has another
   char host[64] = {};
   char boot_id[40] = {};
+  uint64_t may_block = 0;  // 1: its waits have no deadline to keep (Communicator::may_block)
 };
 static_assert(std::is_trivially_copyable_v<ProcessIdentity>);
 

@@ -13,6 +13,9 @@ constexpr size_t kWarm = 1;  // exchanges in which memory is touched for the fir
 constexpr size_t kFew = 2;   // times that are enough where they leave no doubt
 constexpr size_t kMost = 5;  // times whose medians decide otherwise
 constexpr double kClear = 2.0;
+// A compressed exchange is worth its while where it takes so much of the dense one's time at most: its step
+// has rounds and passes over memory that no time of an exchange shows. A path in use gets a little more.
+constexpr double kWorth = 0.8;
 constexpr double kMargin = 0.05;
 
 constexpr uint64_t kLookEvery = 8;
@@ -69,7 +72,8 @@ std::string Reason(const PathDecision& decision) {
   const double used_ms = dense ? decision.dense_ms : decision.compressed_ms;
   const double other_ms = dense ? decision.compressed_ms : decision.dense_ms;
   if (used_ms < other_ms) return absl::StrFormat("%s is faster: %.3g ms < %.3g ms", used, used_ms, other_ms);
-  return absl::StrFormat("%s is not faster: %.3g ms, %s %.3g ms", other, other_ms, used, used_ms);
+  const std::string_view much = other_ms < used_ms ? "much " : "";
+  return absl::StrFormat("%s is not %sfaster: %.3g ms, %s %.3g ms", other, much, other_ms, used, used_ms);
 }
 
 bool PathChoice::Exchanged() {
@@ -132,11 +136,10 @@ PathDecision PathChoice::Decide() {
   decision.compressed_ms = Median(compressed_);
   decision.dense_ms = Median(dense_);
   const bool was_dense = path_ == Path::kDense;
-  const double used = was_dense ? decision.dense_ms : decision.compressed_ms;
-  const double other = was_dense ? decision.compressed_ms : decision.dense_ms;
-  decision.changed = other < used * (1 - kMargin);
-  const bool dense = was_dense != decision.changed;
+  const double most = kWorth * (was_dense ? 1 - kMargin : 1) * decision.dense_ms;
+  const bool dense = decision.compressed_ms > most;
   decision.path = dense ? Path::kDense : Path::kCompressed;
+  decision.changed = dense != was_dense;
 
   unchanged_ = decision.changed || !decided_ ? 0 : std::min(unchanged_ + 1, kMostDoublings);
   in_use_ms_ = dense ? decision.dense_ms : decision.compressed_ms;

@@ -131,6 +131,11 @@ class Group {
   void SetExactSteps(TensorId tensor, int64_t steps) {
     Check(terse_tensor_set_exact_steps(handle_, tensor, steps));
   }
+  int64_t DenseRun(TensorId tensor) {
+    int64_t exchanges = 0;
+    Check(terse_tensor_dense_run(handle_, tensor, &exchanges));
+    return exchanges;
+  }
   void SetGlobalBatch(int64_t samples) { Check(terse_group_set_global_batch(handle_, samples)); }
   void SetLossScale(double scale) { Check(terse_group_set_loss_scale(handle_, scale)); }
 
