@@ -84,7 +84,7 @@ class Compression {
   void MakeThread();
   void StartRequest(const Exchange::Place& place, const Exchange::Call& exchanged, const AllReduceCall& call);
 
-  const MPI_Comm comm_;
+  MPI_Comm const comm_;  // NOLINT(misc-misplaced-const): a handle
   const CommunicatorFacts facts_;
   MPI_Comm private_{};
   bool has_private_ = false;

@@ -79,6 +79,7 @@ uintptr_t Bits(Handle handle) {
   X(Send) X(Start) X(Status_set_cancelled) X(Status_set_elements) X(Type_size) X(Wait)
 // clang-format on
 
+// NOLINTBEGIN(readability-identifier-naming, bugprone-macro-parentheses): the names are MPI's
 struct Pmpi {
 #define TERSE_PMPI_MEMBER(name) decltype(&PMPI_##name) name;
   TERSE_PMPI_FUNCTIONS(TERSE_PMPI_MEMBER)
@@ -98,6 +99,7 @@ struct Pmpi {
   MPI_Request Request_f2c(MPI_Fint handle) const { return handle; }
   MPI_Fint Request_c2f(MPI_Request handle) const { return handle; }
 #endif
+  // NOLINTEND(readability-identifier-naming, bugprone-macro-parentheses)
 
   MPI_Comm world;
   MPI_Comm self;

@@ -132,7 +132,7 @@ void ReportAlone() {
 // All ranks are in MPI_Finalize. Rank 0 writes what all of them saw.
 void ReportTogether() {
   const Pmpi& pmpi = GetPmpi();
-  const MPI_Comm comm = process->private_world;
+  MPI_Comm comm = process->private_world;
   const std::string own = OwnReport();
   int size = static_cast<int>(own.size());
   const auto ranks = static_cast<size_t>(process->world_size);

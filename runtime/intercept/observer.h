@@ -119,6 +119,7 @@ class Frame {
 
  private:
   // Part of the program's static thread-local memory: no call to reach it.
+  // NOLINTNEXTLINE(readability-identifier-naming): a member of the class
   static inline thread_local int depth_ __attribute__((tls_model("initial-exec"))) = 0;
 };
 

@@ -143,7 +143,8 @@ Settings ParseSettings(std::string_view shown) {
     if (!section.empty()) settings.yaml += section + ": {";
     const char* separator = "";
     for (const auto& [key, value] : keys) {
-      settings.yaml += separator + key + ": " + value + (section.empty() ? "\n" : "");
+      settings.yaml.append(separator).append(key).append(": ").append(value);
+      if (section.empty()) settings.yaml += '\n';
       separator = section.empty() ? "" : ", ";
     }
     if (!section.empty()) settings.yaml += "}\n";

@@ -18,6 +18,7 @@ namespace terse::intercept {
 // clang-format on
 
 struct TerseApi {
+// NOLINTNEXTLINE(bugprone-macro-parentheses): it names a member
 #define TERSE_API_MEMBER(name) decltype(&terse_##name) name;
   TERSE_API_FUNCTIONS(TERSE_API_MEMBER)
 #undef TERSE_API_MEMBER

@@ -33,7 +33,7 @@ absl::Status MpiStatus(int code, std::string_view what);
 class ScopedErrorsReturn {
  public:
 #if defined(OPEN_MPI)
-  ScopedErrorsReturn() {}
+  ScopedErrorsReturn() {}  // NOLINT(modernize-use-equals-default): variables of it are used
 #else
   ScopedErrorsReturn() {
     PMPI_Comm_get_errhandler(MPI_COMM_WORLD, &jobs_);

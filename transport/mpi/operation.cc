@@ -44,7 +44,7 @@ void Relax(Clock::duration waited, bool streaming) {
     sched_yield();
     return;
   }
-  const long nap = waited < milliseconds(1000) ? 50'000 : 200'000;
+  const int64_t nap = waited < milliseconds(1000) ? 50'000 : 200'000;
   const timespec pause{0, nap};
   nanosleep(&pause, nullptr);
 }
