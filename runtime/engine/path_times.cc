@@ -45,8 +45,6 @@ void Engine::CountExchanges(absl::Span<Tensor* const> tensors) {
     const double density = tensor->method->Params(step, tensor->planned.params).density;
     if (timing->density != 0 && timing->density != density) timing->choice.Restart();
     timing->density = density;
-    const bool dense = IsDense(tensor->row.exchange) && !timing->choice.trying();
-    timing->dense_run = dense ? timing->dense_run + 1 : 0;
     if (!timing->choice.Exchanged() || timing->untold) continue;
     timing->untold = true;
     untold_.push_back({.tensor = tensor->id, .times = timing->times});
@@ -56,7 +54,7 @@ void Engine::CountExchanges(absl::Span<Tensor* const> tensors) {
 absl::StatusOr<uint64_t> Engine::DenseRun(uint32_t tensor) const {
   if (tensor >= tensors_.size()) return CheckCall({.tensor = tensor});
   const PathTiming* const timing = tensors_[tensor]->timing.get();
-  return timing == nullptr ? 0 : timing->dense_run;
+  return timing == nullptr ? 0 : timing->choice.dense_run();
 }
 
 std::vector<float> Engine::TimesToTell() const {

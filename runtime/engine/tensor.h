@@ -58,7 +58,6 @@ struct PathTiming {
   bool untold = false;      // the other ranks have yet to hear of an exchange's times
   uint64_t taken = 0;       // the choice's revision that is in force
   double density = 0;       // that the choice is for; 0: nothing has been exchanged yet
-  uint64_t dense_run = 0;   // exchanges in a row that went dense because that is faster
   double probe_ms = 0;      // total of dense exchanges that were made for their times alone
 
   // A dense exchange is to be timed beside the tensor's own.

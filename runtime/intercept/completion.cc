@@ -65,9 +65,8 @@ int MakePersistent(MPI_Request* request) {
   return result == MPI_SUCCESS ? tag : -1;
 }
 
-void CompletePersistent(MPI_Comm comm, int tag, bool failed) {
+void CompletePersistent(int tag, bool failed) {
   const Pmpi& pmpi = GetPmpi();
-  if (failed) pmpi.Comm_call_errhandler(comm, MPI_ERR_OTHER);
   const char too_long = 0;
   pmpi.Send(&too_long, failed ? 1 : 0, pmpi.char_type, messages.rank, tag, messages.comm);
 }

@@ -39,8 +39,8 @@ void SetMessages(MPI_Comm comm, int rank);
 // Makes the request that stands for a persistent call, and the tag of its message; negative where MPI
 // refused.
 int MakePersistent(MPI_Request* request);
-// Once for each start, after it. A failure goes to the error handler of `comm` first.
-void CompletePersistent(MPI_Comm comm, int tag, bool failed);
+// Once for each start, after it. Error handlers are told of a failure by the caller.
+void CompletePersistent(int tag, bool failed);
 
 }  // namespace terse::intercept
 

@@ -112,8 +112,8 @@ void Compression::MakeThread() {
 
 void Compression::Follow(MPI_Request exact, const AllReduceCall& call) {
   if (thread_ == nullptr) MakeThread();
-  thread_->Post([exact, comm = call.comm, tag = call.tag]() mutable {
-    CompletePersistent(comm, tag, GetPmpi().Wait(&exact, MPI_STATUS_IGNORE) != MPI_SUCCESS);
+  thread_->Post([exact, tag = call.tag]() mutable {
+    CompletePersistent(tag, GetPmpi().Wait(&exact, MPI_STATUS_IGNORE) != MPI_SUCCESS);
   });
 }
 
@@ -168,7 +168,8 @@ void Compression::StartRequest(const Exchange::Place& place, const Exchange::Cal
     if (call.form == Form::kNonblocking) {
       request.Complete(failed);
     } else {
-      CompletePersistent(call.comm, call.tag, failed);
+      if (failed) GetPmpi().Comm_call_errhandler(call.comm, MPI_ERR_OTHER);
+      CompletePersistent(call.tag, failed);
     }
   });
 }

@@ -15,7 +15,7 @@ namespace {
 
 struct Known {
   std::shared_ptr<Communicator> communicator;  // of a persistent one
-  std::shared_ptr<const Whereabouts> where;    // null where it is not watched
+  std::shared_ptr<Whereabouts> where;          // null where it is not watched
   uint64_t ordinal = 0;                        // of its last start
   // As the program made it. With a tag it stands for `exact`, MPI's own.
   AllReduceCall call;
@@ -49,7 +49,7 @@ bool IsPersistent(const Known& known) { return known.communicator != nullptr; }
 int StartExactOrCompressed(const Known& known) {
   int result = MPI_SUCCESS;
   if (TakeCall(known.communicator.get(), known.call, &result)) {
-    if (result != MPI_SUCCESS) CompletePersistent(known.call.comm, known.call.tag, true);
+    if (result != MPI_SUCCESS) CompletePersistent(known.call.tag, true);
     return result;
   }
   MPI_Request exact = known.exact;
@@ -66,6 +66,7 @@ void AddPersistent(const AllReduceCall& made) {
   if (known.communicator == nullptr) return;
   known.where = known.communicator->where();
   known.call = made;
+  known.call.signature = MakeSignature(made.count, made.type, made.op, made.form);
   AddDerivedSize(made.type, &known.call.signature);
   if (compressing.load(std::memory_order_relaxed) && known.communicator->MayCompress(known.call)) {
     MPI_Request ours{};
@@ -79,10 +80,10 @@ void AddPersistent(const AllReduceCall& made) {
 int NoteStarted(MPI_Request request, int64_t ticks) {
   std::optional<Known> known = GetTable().Find(Bits(request));
   if (!known.has_value() || !IsPersistent(*known)) return MPI_SUCCESS;
-  if (Whereabouts* const where = known->communicator->where().get(); where != nullptr) {
-    where->Enter(known->call.signature, Now() - ticks);
-    where->Leave(true, Now());
-    known->ordinal = where->ordinal();
+  if (known->where != nullptr) {
+    known->where->Enter(known->call.signature, Now() - ticks);
+    known->where->Leave(true, Now());
+    known->ordinal = known->where->ordinal();
     GetTable().Put(Bits(request), *known);
   }
   int result = MPI_SUCCESS;

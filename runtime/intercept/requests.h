@@ -28,7 +28,7 @@ namespace terse::intercept {
 // How many there are. Cheap; any thread.
 inline std::atomic<int64_t> known_requests{0};
 
-// MPI has made a persistent all-reduce. *call.request may become another request.
+// MPI has made a persistent all-reduce. *call.request may become another request. The signature is made here.
 void AddPersistent(const AllReduceCall& call);
 // The program has started a request of any kind, within `ticks`. The result of the start.
 int NoteStarted(MPI_Request request, int64_t ticks);

@@ -64,12 +64,10 @@ int AllReduce(const AllReduceCall& call, const Forward& forward) {
 }
 
 template <typename Forward>
-int AllReduceInit(AllReduceCall call, const Forward& forward) {
+int AllReduceInit(const AllReduceCall& call, const Forward& forward) {
   const Frame frame;
   const int result = forward();
-  if (!frame.observes() || result != MPI_SUCCESS) return result;
-  call.signature = MakeSignature(call.count, call.type, call.op, call.form);
-  AddPersistent(call);
+  if (frame.observes() && result == MPI_SUCCESS) AddPersistent(call);
   return result;
 }
 
@@ -197,9 +195,7 @@ void FortranAllReduceInit(Binding binding, FortranBuffer send, FortranBuffer rec
   if (!frame.observes() || result != MPI_SUCCESS) return;
   const Pmpi& pmpi = GetPmpi();
   MPI_Request made = pmpi.Request_f2c(*request);
-  AllReduceCall call = FortranCall(binding, Form::kPersistent, send, recv, count, type, op, comm, &made);
-  call.signature = MakeSignature(call.count, call.type, call.op, call.form);
-  AddPersistent(call);
+  AddPersistent(FortranCall(binding, Form::kPersistent, send, recv, count, type, op, comm, &made));
   *request = pmpi.Request_c2f(made);
 }
 

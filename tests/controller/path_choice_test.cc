@@ -153,14 +153,17 @@ TEST(PathChoice, TriesAgainAfterAWaitThatKeepsTrialsCheapAndGrows) {
   const Traffic traffic{.compressed_ms = 4, .dense_ms = 1};
   PathChoice choice = Decided(traffic);
   EXPECT_EQ(choice.wait(), 1200u);
+  EXPECT_EQ(choice.dense_run(), 0u);
   uint64_t wait = choice.wait();
   for (int i = 0; i < 4; ++i) {
     PathDecision decision;
     for (uint64_t e = 1; e < wait; ++e) ASSERT_FALSE(Exchange(&choice, traffic).has_value());
     EXPECT_EQ(choice.path(), Path::kDense) << "until the wait is over";
+    EXPECT_EQ(choice.dense_run(), wait - 1);
     EXPECT_FALSE(choice.trying());
     ASSERT_FALSE(Exchange(&choice, traffic).has_value());
     EXPECT_EQ(choice.path(), Path::kCompressed) << "for the trial";
+    EXPECT_EQ(choice.dense_run(), 0u);
     EXPECT_EQ(UntilDecided(&choice, traffic, &decision), 3);
     EXPECT_EQ(decision.cause, TrialCause::kDue);
     EXPECT_FALSE(decision.changed);

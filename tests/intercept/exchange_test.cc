@@ -444,18 +444,22 @@ TEST(Exchange, AGroupThatCannotBeOpenedLeavesCallsExact) {
   });
 }
 
+Exchange::Call CallOf(Vector* values) {
+  return {.signature = 5,
+          .eligible = true,
+          .type = "MPI_FLOAT",
+          .count = static_cast<int64_t>(values->size()),
+          .send = values->data(),
+          .recv = values->data()};
+}
+
 TEST(Exchange, WithoutLibterseCallsStayExact) {
   Exchange exchange(nullptr, "libterse.so cannot be loaded", {},
                     {.open = [](std::string*) -> terse_group_t* { return nullptr; },
                      .same = [](uint64_t) { return true; }});
   PeriodLearner learner;
   Vector values(64, 1.0f);
-  const Exchange::Call call{.signature = 5,
-                            .eligible = true,
-                            .type = "MPI_FLOAT",
-                            .count = 64,
-                            .send = values.data(),
-                            .recv = values.data()};
+  const Exchange::Call call = CallOf(&values);
   for (int step = 0; step < 8; ++step) {
     EXPECT_EQ(exchange.Before(Exchange::PlaceOf(learner, 5), call), Outcome::kPass);
     learner.Next(5);
@@ -464,18 +468,27 @@ TEST(Exchange, WithoutLibterseCallsStayExact) {
   exchange.Close();
 }
 
-// What `tensor_dense_run` says in the tests of resting tensors, and how often the group was called.
-int64_t told_run = 0;
-int group_calls = 0;
-
-TerseApi ApiOfARestingGroup() {
+// One tensor, and no exchange.
+TerseApi ApiOfAFakeGroup() {
   TerseApi api = LinkedTerse();
-  api.group_set_exact = [](terse_group_t*, int32_t) { return TERSE_OK; };
+  api.group_open_fcomm = nullptr;
   api.tensor_register = [](terse_group_t*, const char*, terse_dtype_t, const int64_t*, int32_t,
                            terse_tensor_t* out) {
     *out = 0;
     return TERSE_OK;
   };
+  api.group_close = [](terse_group_t*) { return TERSE_OK; };
+  api.group_report = [](terse_group_t*, char**) { return TERSE_UNAVAILABLE; };
+  return api;
+}
+
+// What `tensor_dense_run` says in the tests of resting tensors, and how often the group was called.
+int64_t told_run = 0;
+int group_calls = 0;
+
+TerseApi ApiOfARestingGroup() {
+  TerseApi api = ApiOfAFakeGroup();
+  api.group_set_exact = [](terse_group_t*, int32_t) { return TERSE_OK; };
   api.allreduce = [](terse_group_t*, terse_tensor_t, const void*, void*) {
     ++group_calls;
     return TERSE_OK;
@@ -485,20 +498,13 @@ TerseApi ApiOfARestingGroup() {
     return TERSE_OK;
   };
   api.step = [](terse_group_t*, double) { return TERSE_OK; };
-  api.group_close = [](terse_group_t*) { return TERSE_OK; };
-  api.group_report = [](terse_group_t*, char**) { return TERSE_UNAVAILABLE; };
   return api;
 }
 
 // Calls of one signature; returns how many of `count` were left to MPI.
 int Passed(Exchange* exchange, PeriodLearner* learner, int count) {
   Vector values(64, 1.0f);
-  const Exchange::Call call{.signature = 5,
-                            .eligible = true,
-                            .type = "MPI_FLOAT",
-                            .count = 64,
-                            .send = values.data(),
-                            .recv = values.data()};
+  const Exchange::Call call = CallOf(&values);
   int passed = 0;
   for (int i = 0; i < count; ++i) {
     const Outcome outcome = exchange->Before(Exchange::PlaceOf(*learner, 5), call);
@@ -536,29 +542,16 @@ TEST(Exchange, ATensorThatIsFasterDenseRests) {
 }
 
 TEST(Exchange, FailsForGoodWhenAnExchangeFails) {
-  TerseApi api = LinkedTerse();
-  api.group_open_fcomm = nullptr;
-  api.tensor_register = [](terse_group_t*, const char*, terse_dtype_t, const int64_t*, int32_t,
-                           terse_tensor_t* out) {
-    *out = 0;
-    return TERSE_OK;
-  };
+  TerseApi api = ApiOfAFakeGroup();
   api.allreduce = [](terse_group_t*, terse_tensor_t, const void*, void*) { return TERSE_UNAVAILABLE; };
   api.last_error = [] { return "rank 2 (pid 4711) has ended"; };
-  api.group_close = [](terse_group_t*) { return TERSE_OK; };
-  api.group_report = [](terse_group_t*, char**) { return TERSE_UNAVAILABLE; };
   int dummy = 0;
   Exchange exchange(&api, "", {1},
                     {.open = [&](std::string*) { return reinterpret_cast<terse_group_t*>(&dummy); },
                      .same = [](uint64_t) { return true; }});
   PeriodLearner learner;
   Vector values(64, 1.0f);
-  const Exchange::Call call{.signature = 5,
-                            .eligible = true,
-                            .type = "MPI_FLOAT",
-                            .count = 64,
-                            .send = values.data(),
-                            .recv = values.data()};
+  const Exchange::Call call = CallOf(&values);
   for (int step = 0; step < 3; ++step) {
     EXPECT_EQ(exchange.Before(Exchange::PlaceOf(learner, 5), call), Outcome::kPass);
     learner.Next(5);

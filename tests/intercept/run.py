@@ -85,6 +85,11 @@ def figure(output: str, word: str) -> float:
     return value
 
 
+def check_solution(output: str, most: float) -> None:
+    distance = figure(output, "distance")
+    require(distance < most, f"the job ended {distance} away from the solution")
+
+
 def counted(report: dict[str, Any], binding: str) -> dict[str, int]:
     forms = {"blocking": 0, "nonblocking": 0, "persistent": 0}
     for communicator in report["communicators"]:
@@ -150,8 +155,7 @@ def check_compressed(arguments: argparse.Namespace, output: str, report: dict[st
     require(group["bytes_sent"] * 4 < group["dense_bytes"], "bytes")
     (tensor,) = group["tensors"]
     require(tensor["codec"] != "none" and tensor["elements"] == 20000, f"{tensor}")
-    distance = figure(output, "distance")
-    require(distance < 0.02, f"the job ended {distance} away from the solution")
+    check_solution(output, 0.02)
 
 
 def check_named(arguments: argparse.Namespace, output: str, report: dict[str, Any]) -> None:
@@ -160,8 +164,7 @@ def check_named(arguments: argparse.Namespace, output: str, report: dict[str, An
     require("error" not in world and world["compressed_calls"] == 600, f"{world}")
     tensors = {tensor["name"]: tensor["calls"] for tensor in world["group"]["tensors"]}
     require(tensors == {"first": 200, "second": 200, "third": 200}, f"{tensors}")
-    distance = figure(output, "distance")
-    require(distance < 0.02, f"the job ended {distance} away from the solution")
+    check_solution(output, 0.02)
 
 
 def check_overlap(arguments: argparse.Namespace, output: str, report: dict[str, Any], nonblocking: bool) -> None:
@@ -178,8 +181,7 @@ def check_overlap(arguments: argparse.Namespace, output: str, report: dict[str, 
         require(site["compress"] == (gradient and (nonblocking or site["form"] == "blocking")), f"{site}")
         if gradient and not site["compress"]:
             require("MPI_THREAD_MULTIPLE" in site["reason"], site["reason"])
-    distance = figure(output, "distance")
-    require(distance < 0.03, f"the job ended {distance} away from the solution")
+    check_solution(output, 0.03)
 
 
 def check_fortran(arguments: argparse.Namespace, output: str, report: dict[str, Any]) -> None:
@@ -188,8 +190,7 @@ def check_fortran(arguments: argparse.Namespace, output: str, report: dict[str, 
     require("error" not in world and world["period"] == 3 and world["deviations"] <= 1, f"{world}")
     # Of 120 steps, three before the period was known and some more where equal calls look like a shorter one.
     require(330 <= world["compressed_calls"] <= 351, f"{world['compressed_calls']} calls were compressed")
-    distance = figure(output, "distance")
-    require(distance < 0.03, f"the job ended {distance} away from the solution")
+    check_solution(output, 0.03)
 
 
 # The job's own momentum would move on what earlier steps sent: with 0.9 nearly everything.

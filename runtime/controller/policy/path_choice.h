@@ -64,6 +64,9 @@ class PathChoice {
   // While it is compressed, a dense exchange is to be timed beside each of its own.
   bool trying() const { return trying_; }
 
+  // Exchanges since it was decided that it goes dense; 0 on trial, and compressed.
+  uint64_t dense_run() const { return path() == Path::kDense ? since_ : 0; }
+
   // The tensor has been exchanged. True: Step is to get the times of this exchange.
   bool Exchanged();
 
