@@ -44,9 +44,9 @@ SIZED = "--hidden 1536"
 ONE_HOST = {
     "train": (["train_openmpi", "--steps"], 400),
     "train_fortran": (["train_fortran", "--steps"], 250),
-    "mixed": (["plain_jobs", "mixed"], 2000),
+    "mixed": (["plain_jobs", "mixed"], 10000),
     "solver": (["plain_jobs", "solver"], 20000),
-    "histogram": (["plain_jobs", "histogram"], 4000),
+    "histogram": (["plain_jobs", "histogram"], 10000),
 }
 
 

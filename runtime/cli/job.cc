@@ -56,6 +56,11 @@ LauncherKind DetectLauncherKind(const Words& command) {
   if (!name.starts_with("mpirun") && !name.starts_with("mpiexec") && name != "orterun" && name != "prterun") {
     return LauncherKind::kNone;
   }
+  // Both MPIs' packages give their launcher many names and one file, whose own name leaves no question.
+  std::error_code none;
+  const std::string file = fs::canonical(FindProgram(command[0]), none).filename();
+  if (file == "orterun" || file == "prterun") return LauncherKind::kOpenMpi;
+  if (file == "mpiexec.hydra") return LauncherKind::kMpich;
   const std::string version = Ask({command[0], "--version"}).text;
   if (Contains(version, "Open MPI") || Contains(version, "OpenRTE") || Contains(version, "PRRTE")) {
     return LauncherKind::kOpenMpi;

@@ -33,7 +33,10 @@ void Engine::StartTiming(Tensor* tensor) {
   std::erase_if(untold_, [tensor](const Untold& untold) { return untold.tensor == tensor->id; });
   tensor->timing.reset();
   if (!config_.dense_when_faster || IsDense(tensor->planned.exchange)) return;
-  tensor->timing = std::make_unique<PathTiming>();
+  const absl::Span<const int> nodes = group_->nodes();
+  const bool one_machine = std::all_of(nodes.begin(), nodes.end(), [&](int n) { return n == nodes[0]; });
+  tensor->timing =
+      std::make_unique<PathTiming>(one_machine ? policy::kWorthWithinMachine : policy::kWorthBetweenMachines);
 }
 
 void Engine::CountExchanges(absl::Span<Tensor* const> tensors) {

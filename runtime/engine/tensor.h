@@ -53,6 +53,8 @@ struct TensorStats {
 
 // `dense_when_faster`: what is known of a tensor that the plan compresses.
 struct PathTiming {
+  explicit PathTiming(double worth) : choice(worth) {}
+
   policy::PathChoice choice;
   policy::PathTimes times;  // of this rank, of the last exchange
   bool untold = false;      // the other ranks have yet to hear of an exchange's times

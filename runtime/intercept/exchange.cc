@@ -14,9 +14,12 @@ uint64_t HashOf(uint64_t settings, const std::vector<uint64_t>& period) {
   return hash | 1;
 }
 
-// A tensor rests after so many dense exchanges, in which what waits has gone along, and for so many calls.
+// A tensor rests after so many dense exchanges, in which what waits has gone along.
 constexpr int64_t kSettled = 16;
-constexpr int64_t kRest = 63;
+
+// For how many calls: the longer dense has been faster, the more. Of a long job's calls next to none go
+// through the group, and a change is still seen after some thousands.
+int64_t RestAfter(int64_t dense_run) { return std::clamp<int64_t>(4 * dense_run, 64, 1024) - 1; }
 
 template <typename T>
 bool Finite(const T* values, int64_t n) {
@@ -180,7 +183,7 @@ Exchange::Outcome Exchange::Run(size_t position, const Call& call) {
   int64_t dense_run = 0;
   if (outcome == Outcome::kDone && settings_.drains &&
       api_->tensor_dense_run(group_, tensor.id, &dense_run) == TERSE_OK && dense_run >= kSettled) {
-    tensor.rest = kRest;
+    tensor.rest = RestAfter(dense_run);
   }
   return outcome;
 }

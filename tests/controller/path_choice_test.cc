@@ -5,6 +5,7 @@
 
 #include <limits>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "gmock/gmock.h"
@@ -116,6 +117,16 @@ TEST(PathChoice, CompressedMustBeAFifthFasterAndATwentiethMoreToComeBack) {
   ASSERT_GT(UntilDecided(&back, {.compressed_ms = 75.9, .dense_ms = 100}, &decision), 0);
   EXPECT_EQ(back.path(), Path::kCompressed);
   EXPECT_TRUE(decision.changed);
+}
+
+TEST(PathChoice, WithinAMachineCompressedMustTakeHalf) {
+  for (const auto& [compressed_ms, path] :
+       {std::pair(51.0, Path::kDense), std::pair(49.0, Path::kCompressed)}) {
+    PathChoice choice(kWorthWithinMachine);
+    PathDecision decision;
+    ASSERT_GT(UntilDecided(&choice, {.compressed_ms = compressed_ms, .dense_ms = 100}, &decision), 0);
+    EXPECT_EQ(choice.path(), path);
+  }
 }
 
 TEST(PathChoice, OutliersDoNotDecide) {

@@ -68,6 +68,28 @@ TEST(DenseWhenFaster, StaysCompressedAndChangesNoBitWhereDenseIsSlower) {
   }
 }
 
+TEST(DenseWhenFaster, WithinAMachineAThirdLessIsNotWorthIt) {
+  for (const bool one_machine : {false, true}) {
+    RunPriced(
+        3, Faster({{"compressor", "fp16"}}),
+        [&](Rank& rank) {
+          // Half of the bytes, and two messages for one.
+          rank.link.ms_per_byte = 0.01;
+          rank.link.latency_ms = 2;
+          rank.Register();
+          rank.Steps(30);
+          EXPECT_EQ(rank.dense(), one_machine);
+          const nlohmann::json timing = rank.Report()["tensors"][0]["timing"];
+          const double part = timing["compressed_ms"].get<double>() / timing["dense_ms"].get<double>();
+          EXPECT_GT(part, 0.5);
+          EXPECT_LT(part, 0.8);
+          EXPECT_THAT(rank.engine.row(0).reason,
+                      HasSubstr(one_machine ? "compressed is not much faster: " : "compressed is faster: "));
+        },
+        one_machine);
+  }
+}
+
 TEST(DenseWhenFaster, GoesDenseWhereThatIsFasterAndSaysSo) {
   RunPriced(2, Faster(), [](Rank& rank) {
     rank.link.latency_ms = 1;

@@ -7,7 +7,9 @@
 
 #include <chrono>
 #include <memory>
+#include <numeric>
 #include <utility>
+#include <vector>
 
 #include "runtime/engine/stopwatch.h"
 #include "tests/engine/passing_group.h"
@@ -19,6 +21,7 @@ class PricedLink final : public TimeSource {
  public:
   double latency_ms = 0;
   double ms_per_byte = 0;
+  bool one_machine = false;  // set before the group is opened
 
   Point Now() const override { return now_; }
   void Send(size_t bytes) {
@@ -32,10 +35,15 @@ class PricedLink final : public TimeSource {
   Point now_{};
 };
 
+// Each rank on a machine of its own, or, where the link says so, all on one.
 class PricedGroup final : public transport::PassingGroup {
  public:
   PricedGroup(std::unique_ptr<transport::Group> group, PricedLink* link)
-      : PassingGroup(std::move(group)), link_(*link) {}
+      : PassingGroup(std::move(group)), nodes_(static_cast<size_t>(size()), 0), link_(*link) {
+    if (!link->one_machine) std::iota(nodes_.begin(), nodes_.end(), 0);
+  }
+
+  absl::Span<const int> nodes() const override { return nodes_; }
 
  private:
   absl::Status BeforeStart(size_t bytes) override {
@@ -43,6 +51,7 @@ class PricedGroup final : public transport::PassingGroup {
     return absl::OkStatus();
   }
 
+  std::vector<int> nodes_;
   PricedLink& link_;
 };
 

@@ -95,8 +95,10 @@ class Rank {
   std::normal_distribution<float> normal_;
 };
 
-inline void RunPriced(int ranks, const wire::Config& config, const std::function<void(Rank&)>& body) {
+inline void RunPriced(int ranks, const wire::Config& config, const std::function<void(Rank&)>& body,
+                      bool one_machine = false) {
   std::vector<PricedLink> links(static_cast<size_t>(ranks));
+  for (PricedLink& link : links) link.one_machine = one_machine;
   RunRanks(
       ranks,
       [&](int rank, std::unique_ptr<transport::Group> group) {

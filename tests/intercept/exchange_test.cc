@@ -533,9 +533,15 @@ TEST(Exchange, ATensorThatIsFasterDenseRests) {
     EXPECT_EQ(Passed(&exchange, &learner, 10 * 64), drains ? 10 * 63 : 0) << "dgc counts exact gradients";
     EXPECT_EQ(group_calls, drains ? 10 : 10 * 64);
     EXPECT_EQ(exchange.rested_calls(), drains ? 10 * 63 : 0);
+    told_run = 100;
+    group_calls = 0;
+    EXPECT_EQ(Passed(&exchange, &learner, 10 * 400), drains ? 10 * 399 : 0) << "rests grow with the run";
+    told_run = 100000;
+    group_calls = 0;
+    EXPECT_EQ(Passed(&exchange, &learner, 10 * 1024), drains ? 10 * 1023 : 0) << "but not for ever";
     // The group tries again: all calls are its own.
     told_run = 0;
-    EXPECT_LE(Passed(&exchange, &learner, 64), 63);
+    EXPECT_LE(Passed(&exchange, &learner, 1024), 1023);
     EXPECT_EQ(Passed(&exchange, &learner, 100), 0);
     exchange.Close();
   }

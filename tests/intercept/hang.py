@@ -11,6 +11,7 @@ ever is ended once it was said why, or fails after LIMIT.
   forms     rank 1 made its call nonblocking, the others not
   wait      the others wait for a nonblocking call that rank 1 has not made
   persistent  the same of one that it has not started
+  compressed  the same of a call that is compressed, in the middle of a step
   finalize  rank 1 is in MPI_Finalize
   killed    rank 1 was killed
   stopped   rank 1 was stopped, and does not answer
@@ -40,6 +41,8 @@ WANTED = {
     "wait": [r"rank 0 .* in MPI_Wait for call 5 of MPI_COMM_WORLD: MPI_Iallreduce of 1 MPI_DOUBLE \(MPI_MIN\)\. Not come: rank 1 "
              r".*call 4 of MPI_COMM_WORLD, MPI_Iallreduce of 1 MPI_DOUBLE \(MPI_SUM\)"],
     "persistent": [r"rank 0 .* in MPI_Wait for call 5 of MPI_COMM_WORLD: .*Not come: rank 1 .*call 4 of MPI_COMM_WORLD"],
+    "compressed": [r"rank 0 .* in call 23 of MPI_COMM_WORLD: MPI_Allreduce of 8192 MPI_FLOAT \(MPI_SUM\)\. Not come: rank 1 "
+                   r".*call 22 of MPI_COMM_WORLD, MPI_Allreduce of 8192 MPI_FLOAT \(MPI_SUM\), left"],
     "finalize": [r"rank 0 .* in call 4 of MPI_COMM_WORLD: .*Not come: rank 1 .*call 3 of MPI_COMM_WORLD.*it has waited .* in MPI_Finalize",
                  r"rank 1 .* has waited .* in MPI_Finalize\. Not come: .*in call 4 of MPI_COMM_WORLD"],
     "killed": [r"rank 0 .* in call 4 of MPI_COMM_WORLD: .*Not heard of: rank 1 .*does not answer, its connection is refused"],
@@ -54,6 +57,8 @@ def fail(text: str) -> None:
 def command(arguments: argparse.Namespace, report: Path) -> list[str]:
     launcher, program = arguments.command[: arguments.words], arguments.command[arguments.words :]
     variables = {"LD_PRELOAD": arguments.library, "TERSE_REPORT": str(report), "TERSE_HANG_AFTER_S": arguments.after}
+    if arguments.mode == "compressed":
+        variables |= {"TERSE_PRELOAD": "compress", "TERSE_COMPRESSOR": "topk", "TERSE_DENSE_WHEN_FASTER": "false"}
     forwarded = []
     for name, value in variables.items():
         forwarded += ["-x", f"{name}={value}"] if arguments.mpi == "openmpi" else ["-genv", name, value]

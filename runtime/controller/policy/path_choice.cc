@@ -13,10 +13,7 @@ constexpr size_t kWarm = 1;  // exchanges in which memory is touched for the fir
 constexpr size_t kFew = 2;   // times that are enough where they leave no doubt
 constexpr size_t kMost = 5;  // times whose medians decide otherwise
 constexpr double kClear = 2.0;
-// A compressed exchange is worth its while where it takes so much of the dense one's time at most: its step
-// has rounds and passes over memory that no time of an exchange shows. A path in use gets a little more.
-constexpr double kWorth = 0.8;
-constexpr double kMargin = 0.05;
+constexpr double kMargin = 0.05;  // what a path in use gets more
 
 constexpr uint64_t kLookEvery = 8;
 constexpr size_t kLooks = 5;
@@ -136,7 +133,7 @@ PathDecision PathChoice::Decide() {
   decision.compressed_ms = Median(compressed_);
   decision.dense_ms = Median(dense_);
   const bool was_dense = path_ == Path::kDense;
-  const double most = kWorth * (was_dense ? 1 - kMargin : 1) * decision.dense_ms;
+  const double most = worth_ * (was_dense ? 1 - kMargin : 1) * decision.dense_ms;
   const bool dense = decision.compressed_ms > most;
   decision.path = dense ? Path::kDense : Path::kCompressed;
   decision.changed = dense != was_dense;

@@ -6,7 +6,7 @@
 //
 //   trial    the tensor is compressed, and a dense exchange is timed beside each of its own. After a first
 //            one that only warms up, 2 times of each decide where all of one are at least twice the other's,
-//            else the medians of 5. Compressed it stays where that takes at most four fifths of dense, and
+//            else the medians of 5. Compressed it stays where that is worth its while (`worth` below), and
 //            becomes where that takes a twentieth less yet.
 //   settled  the faster path is in use. Every 8th exchange is looked at. A trial comes when the median of
 //            the last 5 looks is twice or half of what was decided from, and in any case after a wait in
@@ -57,8 +57,17 @@ struct PathDecision {
 // "dense is faster: 1.2 ms < 1.9 ms"
 std::string Reason(const PathDecision& decision);
 
+// What part of the dense exchange's time a compressed one may take at most, to be worth its while: its step
+// has rounds and passes over memory that no time of an exchange shows. On one machine both ways are work of
+// the processors and the memory that the job computes with, little can be gained, and times of single
+// exchanges are told apart from noise only where they differ much.
+inline constexpr double kWorthBetweenMachines = 0.8;
+inline constexpr double kWorthWithinMachine = 0.5;
+
 class PathChoice {
  public:
+  explicit PathChoice(double worth = kWorthBetweenMachines) : worth_(worth) {}
+
   // Where the tensor is to go from its next step on.
   Path path() const { return trying_ ? Path::kCompressed : path_; }
   // While it is compressed, a dense exchange is to be timed beside each of its own.
@@ -90,6 +99,7 @@ class PathChoice {
   bool Clear() const;
   PathDecision Decide();
 
+  double worth_;
   Path path_ = Path::kCompressed;
   bool trying_ = true;
   TrialCause cause_ = TrialCause::kFirst;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * usage: hang late|cycle|forms|wait|persistent|finalize|killed|stopped
+ * usage: hang late|cycle|forms|wait|persistent|compressed|finalize|killed|stopped
  *
  * A job whose last calls wait for something. All but `late` wait forever: whoever starts them ends them.
  */
@@ -60,6 +60,16 @@ int main(int argc, char** argv) {
       if (i == 1 && rank == 1) sleep(1000);
       MPI_Start(&request);
       MPI_Wait(&request, MPI_STATUS_IGNORE);
+    }
+  } else if (strcmp(mode, "compressed") == 0) {
+    /* Rank 1 leaves a step when its first gradient has been summed up. */
+    static float gradient[2][8192], mean[8192];
+    for (int step = 0; step < 10; ++step) {
+      for (int i = 0; i < 2; ++i) {
+        if (step == 9 && i == 1 && rank == 1) sleep(1000);
+        fill(gradient[i], 8192, 2 * step + i);
+        MPI_Allreduce(gradient[i], mean, 8192, MPI_FLOAT, MPI_SUM, MPI_COMM_WORLD);
+      }
     }
   } else if (strcmp(mode, "finalize") == 0) {
     if (rank == 1) {
