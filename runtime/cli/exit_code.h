@@ -16,6 +16,7 @@ enum ExitCode : int {
   kFailure = 1,
   kUsage = 2,
   kCannotReach = 3,    // a peer that is gone or silent
+  kInfeasible = 3,     // terse plan solve: no plan is within the budget
   kConfigInvalid = 4,  // a key, a value, a file or a plug-in that the configuration names
   kFoundFault = 5,     // terse doctor: something is wrong with the set-up or the job
   kInterrupted = 130,  // SIGINT

@@ -18,6 +18,7 @@
 #include "runtime/cli/doctor_command.h"
 #include "runtime/cli/exit_code.h"
 #include "runtime/cli/job.h"
+#include "runtime/cli/plan_command.h"
 #include "runtime/cli/run_command.h"
 #include "runtime/cli/state_command.h"
 #include "runtime/cli/why_command.h"
@@ -55,13 +56,15 @@ int Main(int argc, char** argv) {
   app.set_version_flag("--version", VersionText());
   app.require_subcommand(1);
   app.footer(
-      "Exit codes: 0 success, 1 failure, 2 usage, 3 cannot reach a peer, 4 configuration invalid, "
+      "Exit codes: 0 success, 1 failure, 2 usage, 3 cannot reach a peer (terse plan solve: infeasible), 4 "
+      "configuration invalid, "
       "5 terse doctor found something wrong, 130 interrupted.");
   std::function<void()> run;
   AddAdviseCommand(app, job, &run);
   AddConfigCommand(app, &run);
   AddBenchCommand(app, &run);
   AddDoctorCommand(app, job, &run);
+  AddPlanCommand(app, &run);
   AddRunCommand(app, job, &run);
   AddStateCommand(app, &run);
   AddWhyCommand(app, &run);

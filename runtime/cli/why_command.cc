@@ -5,14 +5,12 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <fstream>
-#include <iostream>
-#include <iterator>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <stdexcept>
 
 #include "runtime/cli/exit_code.h"
+#include "runtime/cli/input_file.h"
 
 namespace terse::cli {
 namespace {
@@ -136,14 +134,7 @@ struct WhyOptions {
 };
 
 void Why(const WhyOptions& options) {
-  std::string text;
-  if (options.file == "-") {
-    text.assign(std::istreambuf_iterator<char>(std::cin), {});
-  } else {
-    std::ifstream in(options.file, std::ios::binary);
-    text.assign(std::istreambuf_iterator<char>(in), {});
-    if (!in) throw CommandError(kFailure, "cannot read " + options.file);
-  }
+  const std::string text = ReadInput(options.file);
   Paths paths;
   try {
     paths = ReadPaths(text, options.match);

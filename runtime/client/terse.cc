@@ -20,6 +20,7 @@
 #include "compressors/kernels/dispatch.h"
 #include "proto/wire/config_text.h"
 #include "runtime/client/config_loader.h"
+#include "runtime/client/plan_solve.h"
 #include "runtime/engine/engine.h"
 #include "runtime/engine/state_show.h"
 #include "transport/loader.h"
@@ -185,6 +186,8 @@ const char* terse_status_string(terse_status_t status) {
       return "TERSE_UNIMPLEMENTED";
     case TERSE_INTERNAL:
       return "TERSE_INTERNAL";
+    case TERSE_INFEASIBLE:
+      return "TERSE_INFEASIBLE";
   }
   return "unknown status";
 }
@@ -376,6 +379,16 @@ terse_status_t terse_state_show(const char* path, char** json) {
   return Guarded([&] {
     const absl::StatusOr<std::string> text = terse::engine::ShowState(path);
     return text.ok() ? CopyOut(*text, json) : ToC(text.status());
+  });
+}
+
+terse_status_t terse_plan_solve(const char* problem, char** answer) {
+  if (problem == nullptr) return NullArgument("problem");
+  if (answer == nullptr) return NullArgument("answer");
+  return Guarded([&] {
+    const absl::StatusOr<std::string> json = terse::client::SolvePlan(problem);
+    if (absl::IsOutOfRange(json.status())) return Fail(TERSE_INFEASIBLE, json.status().message());
+    return json.ok() ? CopyOut(*json, answer) : ToC(json.status());
   });
 }
 

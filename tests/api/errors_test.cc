@@ -164,6 +164,8 @@ TEST(Arguments, NullIsRefusedEverywhere) {
         terse_group_report(nullptr, &text),
         terse_group_report(group, nullptr),
         terse_config_show("", 0, nullptr),
+        terse_plan_solve(nullptr, &text),
+        terse_plan_solve("{}", nullptr),
     };
     for (size_t i = 0; i < std::size(statuses); ++i) {
       EXPECT_EQ(statuses[i], TERSE_INVALID_ARGUMENT) << "call " << i;
@@ -285,6 +287,7 @@ TEST(Errors, StatusesHaveNames) {
   EXPECT_STREQ(terse_status_string(TERSE_OK), "TERSE_OK");
   EXPECT_STREQ(terse_status_string(TERSE_MISMATCH), "TERSE_MISMATCH");
   EXPECT_STREQ(terse_status_string(TERSE_INTERNAL), "TERSE_INTERNAL");
+  EXPECT_STREQ(terse_status_string(TERSE_INFEASIBLE), "TERSE_INFEASIBLE");
   EXPECT_NE(terse_status_string(static_cast<terse_status_t>(99)), nullptr);
   EXPECT_EQ(terse_version(), TERSE_VERSION_NUMBER);
 }

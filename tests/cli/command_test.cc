@@ -50,9 +50,10 @@ Result Shell(const std::string& command) {
 Result Terse(const std::string& arguments) { return Shell(std::string(TERSE_COMMAND) + " " + arguments); }
 
 TEST(Command, HelpsOnEveryLevel) {
-  for (const char* arguments : {"--help", "config --help", "config show --help", "config help --help",
-                                "bench --help", "bench kernels --help", "state --help", "state show --help",
-                                "advise --help", "doctor --help", "run --help", "why --help"}) {
+  for (const char* arguments :
+       {"--help", "config --help", "config show --help", "config help --help", "bench --help",
+        "bench kernels --help", "state --help", "state show --help", "advise --help", "doctor --help",
+        "plan --help", "plan solve --help", "run --help", "why --help"}) {
     const Result result = Terse(arguments);
     EXPECT_EQ(result.code, 0) << arguments;
     EXPECT_THAT(result.out, HasSubstr("Usage: terse")) << arguments;
@@ -322,6 +323,47 @@ TEST(Bench, UnderMpirunMeasuresMpi) {
   EXPECT_EQ(Shell(TERSE_LAUNCHER " -n 2 " TERSE_COMMAND " bench --ranks 4").code, 2);
 }
 #endif
+
+TEST(Command, SolvesAPlan) {
+  const std::filesystem::path file = Scratch("problem");
+  const auto solve = [&](const std::string& problem) {
+    std::ofstream(file) << problem;
+    return Terse("plan solve " + file.string());
+  };
+  const std::string tables = R"({"error": [[9, 5, 2], [4, 2, 1]], "size": [[2, 4, 8], [1, 2, 4]])";
+  const Result solved = solve(tables + R"(, "budget": 7})");
+  EXPECT_EQ(solved.code, 0) << solved.err;
+  EXPECT_THAT(solved.err, IsEmpty());
+  const nlohmann::json answer = nlohmann::json::parse(solved.out);
+  EXPECT_EQ(answer.at("choice"), nlohmann::json({1, 1}));
+  EXPECT_EQ(answer.at("size"), 6);
+  EXPECT_EQ(answer.at("error"), 7);
+  EXPECT_EQ(answer.at("finish"), 6);
+  EXPECT_LE(answer.at("lower_bound"), 6);
+  EXPECT_EQ(answer.at("way"), "exact");
+  const Result piped =
+      Shell("echo '" + tables + R"(, "budget": 29, "metric": "sum_squared", "ready": [0, 9]}' | )" +
+            TERSE_COMMAND + " plan solve -");
+  EXPECT_EQ(piped.code, 0) << piped.err;
+  const nlohmann::json timed = nlohmann::json::parse(piped.out);
+  EXPECT_EQ(timed.at("choice"), nlohmann::json({2, 0}));
+  EXPECT_EQ(timed.at("error"), 20);
+  EXPECT_EQ(timed.at("finish"), 10);
+
+  const Result none = solve(tables + R"(, "budget": 2})");
+  EXPECT_EQ(none.code, 3);
+  EXPECT_THAT(none.out, IsEmpty());
+  EXPECT_THAT(none.err, HasSubstr("no choice is within the budget of 2: the least error that there is is 3"));
+  const Result broken = solve(tables);
+  EXPECT_EQ(broken.code, 1);
+  EXPECT_THAT(broken.err, HasSubstr("problem: not JSON: "));
+  std::filesystem::remove(file);
+  EXPECT_EQ(Terse("plan solve " + file.string()).code, 1);
+  EXPECT_EQ(Terse("plan solve").code, 2);
+  const Result folder = Terse("plan solve " + std::filesystem::temp_directory_path().string());
+  EXPECT_EQ(folder.code, 1);
+  EXPECT_THAT(folder.err, HasSubstr("cannot read"));
+}
 
 }  // namespace
 }  // namespace terse::testing

@@ -59,7 +59,8 @@ typedef enum terse_status {
   TERSE_DATA_LOSS = 7,        /* bytes from a peer or a file that are not what they should be */
   TERSE_FAILED = 8,           /* the call does not fit the group's state, or the system refused it */
   TERSE_UNIMPLEMENTED = 9,    /* not in this build */
-  TERSE_INTERNAL = 10         /* a defect of this library: please report the detail */
+  TERSE_INTERNAL = 10,        /* a defect of this library: please report the detail */
+  TERSE_INFEASIBLE = 11       /* terse_plan_solve: no plan is within the error budget */
 } terse_status_t;
 
 typedef enum terse_dtype {
@@ -216,6 +217,16 @@ TERSE_API terse_status_t terse_state_load(terse_group_t* group, const char* path
 /* What is saved in `path`, as JSON (docs/cli.md), after every checksum has been verified. Needs no group; any
  * thread. Freed by terse_string_free. */
 TERSE_API terse_status_t terse_state_show(const char* path, char** json);
+
+/* ---- Plans ---- */
+
+/* Solves what L-GreCo's controller solves, offline: for each layer one of its candidates, so that errors keep
+ * a budget and sizes (or, with `ready`, the time at which the last layer is done) are least. Problem and
+ * answer are JSON, as docs/cli.md has them under `terse plan solve`; with less than 64 candidates in all the
+ * answer is exact, else near, and it says how near at most.
+ * TERSE_INVALID_ARGUMENT: no such problem, and where; TERSE_INFEASIBLE. Needs no group; any thread. *answer
+ * is freed by terse_string_free. */
+TERSE_API terse_status_t terse_plan_solve(const char* problem, char** answer);
 
 /* ---- Reports and configuration ---- */
 
