@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The policies that decide anew while a job trains, from what each tensor's candidates would leave behind:
+//
+//   lgreco      the candidates of least bytes whose errors add up to what the configured setting's do, times
+//               alpha (Markov et al., MLSys 2024; reference: lgreco.md). Up to a hundred tensors by the
+//               published program of 10,000 bins, with the configured setting to fall back on; beyond these,
+//               where a bin a tensor is too much, on the hull (knapsack.h)
+//   accordion   twice the configured bytes for a tensor whose gradient's norm has changed by half since it
+//   was last
+//               looked at, else half of them (Agarwal et al., MLSys 2021)
+//   both        accordion's choice is the budget, and lgreco divides it
+//
+// `metric` says what adds up: norms, as published, or their squares, which the error of the whole is made of.
+// With squares the budget is alpha squared, so that alpha is of norms in both.
+//
+// A plan is left alone while another would gain less than `gain` of its bytes, as long as it keeps the
+// budget; and where nothing can be told (no gradient). A tensor that is pinned has its row whatever the rest
+// does.
+//
+// A state machine without clock or randomness: the same calls give the same plans, everywhere. One owner.
+#ifndef TERSE_RUNTIME_CONTROLLER_POLICY_ADAPTIVE_POLICY_H_
+#define TERSE_RUNTIME_CONTROLLER_POLICY_ADAPTIVE_POLICY_H_
+
+#include <cstddef>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "proto/wire/config.h"
+#include "proto/wire/plan.h"
+#include "runtime/controller/policy/candidates.h"
+#include "runtime/controller/policy/knapsack.h"
+
+namespace terse::policy {
+
+enum class AdaptiveRule : uint8_t { kLgreco, kAccordion, kBoth };
+enum class ErrorMetric : uint8_t { kSum, kSumSquared };
+
+struct AdaptiveOptions {
+  AdaptiveRule rule = AdaptiveRule::kLgreco;
+  std::vector<wire::Codec> families = {};  // beside the configured compressor's
+  ErrorMetric metric = ErrorMetric::kSum;
+  double alpha = 1.0;
+  double gain = 0.02;
+  double critical = 0.5;  // accordion's relative change of a norm
+};
+
+// Of one tensor: means over a window of steps and over ranks.
+struct TensorStatistics {
+  std::vector<double> squared_error;  // of the gradient with residual, by candidate
+  double norm = 0;                    // of the gradient
+};
+
+// What a call of Step came to.
+struct AdaptiveOutcome {
+  bool changed = false;
+  double bytes = 0;          // that a rank sends in a step under the rows, of tensors that are compressed
+  double uniform_bytes = 0;  // under the configured setting
+  double error = 0;          // in the metric
+  double budget = 0;
+  double lower_bound = 0;  // of bytes, under the budget; lgreco only
+  KnapsackWay way = KnapsackWay::kFallback;
+  std::string why;  // in words: what was gained, or why nothing changed
+};
+
+class AdaptivePolicy {
+ public:
+  AdaptivePolicy(const wire::Config& config, AdaptiveOptions options, int world_size,
+                 absl::Span<const TensorInfo> tensors);
+
+  // By tensor; whoever measures errors needs them.
+  const std::vector<Candidates>& candidates() const { return candidates_; }
+  // The rows in force: at first the configured ones.
+  const std::vector<wire::PlanRow>& rows() const { return rows_; }
+
+  // INVALID_ARGUMENT, and nothing is changed: statistics of other tensors or candidates, or numbers that are
+  // not finite or negative. A tensor that is not compressed needs none.
+  absl::StatusOr<AdaptiveOutcome> Step(absl::Span<const TensorStatistics> statistics);
+
+  // A tensor's row is this candidate from the next Step on; nullopt: it is chosen again. INVALID_ARGUMENT
+  // where there is none.
+  absl::Status Pin(size_t tensor, std::optional<size_t> candidate);
+  // INVALID_ARGUMENT unless finite and above 0.
+  absl::Status SetAlpha(double alpha);
+
+ private:
+  absl::Status Check(absl::Span<const TensorStatistics> statistics) const;
+  double ErrorOf(const TensorStatistics& statistics, size_t candidate) const;
+  std::vector<size_t> AccordionChoice(absl::Span<const TensorStatistics> statistics);
+  Knapsack ProblemOf(absl::Span<const TensorStatistics> statistics, const std::vector<size_t>& reference,
+                     const std::vector<size_t>& free) const;
+  void Adopt(absl::Span<const TensorStatistics> statistics, const std::vector<size_t>& choice,
+             const AdaptiveOutcome& outcome);
+
+  AdaptiveOptions options_;
+  std::vector<Candidates> candidates_;
+  std::vector<size_t> choice_;  // by tensor
+  std::vector<std::optional<size_t>> pinned_;
+  std::vector<double> last_norm_;  // accordion; negative: never seen
+  std::vector<wire::PlanRow> rows_;
+};
+
+}  // namespace terse::policy
+
+#endif  // TERSE_RUNTIME_CONTROLLER_POLICY_ADAPTIVE_POLICY_H_

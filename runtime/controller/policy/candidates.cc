@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/controller/policy/candidates.h"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "proto/wire/matrix_view.h"
+#include "runtime/controller/policy/cost_model.h"
+
+namespace terse::policy {
+namespace {
+
+constexpr size_t kMostRanks = 32;
+constexpr int kDensitySteps = 6;  // to each side, of the square root of 2
+
+// The configuration with another compressor and its parameter.
+wire::Config With(const wire::Config& config, wire::Codec codec) {
+  wire::Config other = config;
+  other.compressor = codec;
+  return other;
+}
+
+// All settings of a family as configurations, so that rows are made in one place.
+std::vector<wire::Config> SettingsOf(const wire::Config& config, wire::Codec family,
+                                     const TensorInfo& tensor) {
+  const wire::Config base = With(config, family);
+  std::vector<wire::Config> all;
+  switch (family) {
+    case wire::Codec::kQuantize:
+      for (int64_t bits = 2; bits <= 8; ++bits) {
+        all.push_back(base);
+        all.back().quantize.bits = bits;
+      }
+      break;
+    case wire::Codec::kTopK:
+      for (int step = -kDensitySteps; step <= kDensitySteps; ++step) {
+        // Whole powers of 2 exactly, so that the configured density is among them.
+        const double factor = std::ldexp(step % 2 == 0 ? 1.0 : std::sqrt(2.0), step >> 1);
+        all.push_back(base);
+        all.back().topk.density = std::min(1.0, config.topk.density * factor);
+      }
+      break;
+    case wire::Codec::kPowerSgd: {
+      const int64_t least = std::max<int64_t>(1, config.powersgd.rank / 2);
+      const auto most = static_cast<int64_t>(
+          wire::ViewAsMatrix(tensor.shape).RankWithin(static_cast<uint64_t>(2 * config.powersgd.rank)));
+      const int64_t every = std::max<int64_t>(1, (most - least) / static_cast<int64_t>(kMostRanks));
+      for (int64_t rank = least; rank <= most; rank += every) {
+        all.push_back(base);
+        all.back().powersgd.rank = rank;
+      }
+      // Whatever the steps, the configured rank is one.
+      all.push_back(base);
+      break;
+    }
+    case wire::Codec::kNone:
+      break;
+    default:
+      all.push_back(base);
+  }
+  return all;
+}
+
+// The candidate of `codec` whose bytes are nearest to `bytes`, by their ratio.
+size_t Nearest(const std::vector<Candidate>& all, wire::Codec codec, double bytes) {
+  size_t nearest = 0;
+  double least = HUGE_VAL;
+  for (size_t i = 0; i < all.size(); ++i) {
+    if (all[i].row.codec != codec || all[i].bytes <= 0 || bytes <= 0) continue;
+    const double away = std::fabs(std::log(all[i].bytes / bytes));
+    if (away < least) {
+      least = away;
+      nearest = i;
+    }
+  }
+  return nearest;
+}
+
+}  // namespace
+
+double BytesOf(const wire::PlanRow& row, int world_size, const TensorInfo& tensor) {
+  const Machine machine;
+  const Workload load{.elements = static_cast<double>(tensor.elements),
+                      .ranks = static_cast<double>(world_size)};
+  switch (row.exchange) {
+    case wire::Exchange::kAllGather:
+      return AllGatherCost(machine, load, kTopKKernels, EntriesOf(row.params)).bytes;
+    case wire::Exchange::kSparseReduce:
+      return SparseReduceCost(machine, load, kTopKKernels, EntriesOf(row.params)).bytes;
+    case wire::Exchange::kLowRank: {
+      const auto floats = static_cast<double>(wire::ViewAsMatrix(tensor.shape).FactorFloats(row.params.rank));
+      return DenseCost(machine, {.elements = floats, .ranks = load.ranks}).bytes;
+    }
+    case wire::Exchange::kScatterReduceAllGather: {
+      double bits = 0;
+      switch (row.codec) {
+        case wire::Codec::kQuantize:
+          // Minimum and unit, or the unit alone, are 16 bits each.
+          bits = row.params.bits +
+                 (row.params.span == wire::QuantizeSpan::kMinMax ? 32.0 : 16.0) / row.params.block;
+          break;
+        case wire::Codec::kOneBit:
+          bits = 1 + (row.params.block == 0 ? 0.0 : 32.0 / row.params.block);
+          break;
+        default:
+          bits = 16;
+      }
+      return ScatterReduceCost(machine, load, kQuantize4Kernels, bits).bytes;
+    }
+    default:
+      return DenseCost(machine, load).bytes;
+  }
+}
+
+Candidates CandidatesOf(const wire::Config& config, const std::vector<wire::Codec>& families, int world_size,
+                        const TensorInfo& tensor) {
+  Candidates candidates;
+  const wire::PlanRow uniform = StaticRow(config, world_size, tensor);
+  // What is small, excluded or alone stays dense whatever the family.
+  const wire::PlanRow dense =
+      uniform.codec == wire::Codec::kNone
+          ? uniform
+          : DenseRow(config, tensor.id, "dense costs least for what it leaves behind");
+  candidates.all.push_back({dense, BytesOf(dense, world_size, tensor)});
+  if (uniform.codec == wire::Codec::kNone) return candidates;
+  const double dense_bytes = candidates.all[0].bytes;
+
+  std::vector<wire::Codec> all = {config.compressor};
+  for (const wire::Codec family : families) {
+    if (std::find(all.begin(), all.end(), family) == all.end()) all.push_back(family);
+  }
+  for (const wire::Codec family : all) {
+    const size_t first = candidates.all.size();
+    for (const wire::Config& setting : SettingsOf(config, family, tensor)) {
+      wire::PlanRow row = StaticRow(setting, world_size, tensor);
+      if (row.codec != family) continue;
+      if (family == wire::Codec::kQuantize && row.error_feedback && wire::QuantizeErrorGain(row.params) > 1.0)
+        continue;
+      const double bytes = BytesOf(row, world_size, tensor);
+      const bool configured = wire::RowText(row) == wire::RowText(uniform);
+      if (bytes >= dense_bytes && !configured) continue;
+      candidates.all.push_back({std::move(row), bytes});
+    }
+    const auto begin = candidates.all.begin() + static_cast<ptrdiff_t>(first);
+    std::stable_sort(begin, candidates.all.end(),
+                     [](const Candidate& a, const Candidate& b) { return a.bytes < b.bytes; });
+    candidates.all.erase(std::unique(begin, candidates.all.end(),
+                                     [](const Candidate& a, const Candidate& b) {
+                                       return wire::RowText(a.row) == wire::RowText(b.row);
+                                     }),
+                         candidates.all.end());
+  }
+  for (size_t i = 0; i < candidates.all.size(); ++i) {
+    if (wire::RowText(candidates.all[i].row) == wire::RowText(uniform)) candidates.uniform = i;
+  }
+  const double bytes = candidates.all[candidates.uniform].bytes;
+  candidates.strong = Nearest(candidates.all, uniform.codec, bytes / 2);
+  candidates.mild = Nearest(candidates.all, uniform.codec, bytes * 2);
+  return candidates;
+}
+
+}  // namespace terse::policy

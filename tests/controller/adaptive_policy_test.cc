@@ -1,0 +1,276 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The policies that decide while a job trains, on statistics that are written down here.
+#include "runtime/controller/policy/adaptive_policy.h"
+
+#include <cmath>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "gmock/gmock.h"
+
+namespace terse::policy {
+namespace {
+
+using ::testing::Each;
+using ::testing::HasSubstr;
+
+constexpr int kRanks = 4;
+
+wire::Config ConfigOf(const std::vector<std::pair<std::string, std::string>>& keys = {}) {
+  wire::Settings settings;
+  for (const auto& [key, value] : keys) {
+    EXPECT_TRUE(settings.Set(key, value, wire::Origin::kFlag).ok()) << key;
+  }
+  return settings.config();
+}
+
+// A small one that goes dense, and layers of a network.
+std::vector<TensorInfo> Layers() {
+  const std::vector<std::vector<int64_t>> shapes = {{64}, {64, 64}, {256, 128}, {512, 1024}, {2048, 512}};
+  std::vector<TensorInfo> tensors;
+  for (const auto& shape : shapes) {
+    TensorInfo tensor;
+    tensor.id = static_cast<uint32_t>(tensors.size());
+    tensor.name = "layer" + std::to_string(tensor.id);
+    tensor.shape = shape;
+    tensor.elements = 1;
+    for (const int64_t n : shape) tensor.elements *= static_cast<uint64_t>(n);
+    tensors.push_back(tensor);
+  }
+  return tensors;
+}
+
+// What normal elements of a scale leave behind, roughly; twice the bytes, a quarter of the error or less.
+TensorStatistics StatisticsOf(const TensorInfo& tensor, const Candidates& candidates, double scale) {
+  TensorStatistics statistics;
+  const double all = static_cast<double>(tensor.elements) * scale * scale;
+  for (const Candidate& candidate : candidates.all) {
+    double part = 0;
+    switch (candidate.row.codec) {
+      case wire::Codec::kQuantize:
+        part = 3.0 / std::pow(std::pow(2.0, candidate.row.params.bits) - 1, 2);
+        break;
+      case wire::Codec::kTopK:
+        part = 1 - 6 * candidate.row.params.density;
+        break;
+      case wire::Codec::kPowerSgd:
+        part = 1 / (1.0 + 0.2 * candidate.row.params.rank);
+        break;
+      default:
+        break;
+    }
+    statistics.squared_error.push_back(all * std::max(0.0, part));
+  }
+  statistics.norm = std::sqrt(all);
+  return statistics;
+}
+
+std::vector<TensorStatistics> StatisticsOf(const AdaptivePolicy& policy, const std::vector<double>& scales) {
+  const std::vector<TensorInfo> tensors = Layers();
+  std::vector<TensorStatistics> statistics;
+  for (size_t t = 0; t < tensors.size(); ++t) {
+    statistics.push_back(StatisticsOf(tensors[t], policy.candidates()[t], scales[t]));
+  }
+  return statistics;
+}
+
+const std::vector<double> kScales = {1, 8, 4, 1, 0.25};
+
+TEST(Candidates, AreAroundTheConfiguredSettingAndCheaperThanDense) {
+  const std::vector<TensorInfo> tensors = Layers();
+  for (const auto& [codec, count] :
+       {std::pair("quantize", 1 + 7), std::pair("topk", 1 + 13), std::pair("powersgd", 1 + 7)}) {
+    const Candidates its = CandidatesOf(ConfigOf({{"compressor", codec}}), {}, kRanks, tensors[4]);
+    EXPECT_EQ(its.all.size(), static_cast<size_t>(count)) << codec;
+    EXPECT_EQ(its.all[0].row.codec, wire::Codec::kNone);
+    for (size_t i = 2; i < its.all.size(); ++i) EXPECT_GT(its.all[i].bytes, its.all[i - 1].bytes);
+    for (size_t i = 1; i < its.all.size(); ++i) EXPECT_LT(its.all[i].bytes, its.all[0].bytes);
+    const wire::PlanRow uniform = StaticRow(ConfigOf({{"compressor", codec}}), kRanks, tensors[4]);
+    EXPECT_EQ(its.all[its.uniform].row, uniform);
+    EXPECT_NEAR(its.all[its.strong].bytes / its.all[its.uniform].bytes, 0.5, 0.08) << codec;
+    EXPECT_NEAR(its.all[its.mild].bytes / its.all[its.uniform].bytes, 2, 0.3) << codec;
+  }
+  EXPECT_TRUE(CandidatesOf(ConfigOf(), {}, kRanks, tensors[0]).Fixed()) << "below min_elements";
+  const Candidates mixed = CandidatesOf(
+      ConfigOf(), {wire::Codec::kTopK, wire::Codec::kPowerSgd, wire::Codec::kQuantize}, kRanks, tensors[4]);
+  EXPECT_EQ(mixed.all.size(), 1u + 7 + 13 + 7);
+  // Factors of 64 x 64 at rank 32 and beyond would be no smaller.
+  const Candidates small =
+      CandidatesOf(ConfigOf({{"compressor", "powersgd"}, {"powersgd.rank", "24"}}), {}, kRanks, tensors[1]);
+  for (const Candidate& candidate : small.all)
+    EXPECT_LT(candidate.row.codec == wire::Codec::kNone ? 0 : candidate.row.params.rank, 32u);
+}
+
+TEST(AdaptivePolicy, LgrecoSendsLessForTheSameError) {
+  for (const auto& codec : {"quantize", "topk", "powersgd"}) {
+    for (const ErrorMetric metric : {ErrorMetric::kSum, ErrorMetric::kSumSquared}) {
+      AdaptivePolicy policy(ConfigOf({{"compressor", codec}}), {.metric = metric}, kRanks, Layers());
+      const auto statistics = StatisticsOf(policy, kScales);
+      const auto outcome = policy.Step(statistics);
+      ASSERT_TRUE(outcome.ok()) << outcome.status();
+      EXPECT_LE(outcome->error, outcome->budget) << codec;
+      EXPECT_LE(outcome->bytes, outcome->uniform_bytes) << codec;
+      EXPECT_LE(outcome->lower_bound, outcome->bytes) << codec;
+      if (!outcome->changed) continue;
+      EXPECT_THAT(outcome->why, HasSubstr("lgreco: "));
+      EXPECT_THAT(policy.rows()[4].reason, HasSubstr("lgreco: "));
+      EXPECT_THAT(policy.rows()[0].reason, HasSubstr("below min_elements"));
+      // The same again is no change.
+      const std::vector<wire::PlanRow> rows = policy.rows();
+      const auto again = policy.Step(statistics);
+      ASSERT_TRUE(again.ok());
+      EXPECT_FALSE(again->changed);
+      EXPECT_THAT(again->why, HasSubstr("would gain less than 2 %"));
+      EXPECT_EQ(policy.rows(), rows);
+    }
+  }
+}
+
+TEST(AdaptivePolicy, LargeLayersOfSmallGradientsGetFewerBits) {
+  AdaptivePolicy policy(ConfigOf(), {}, kRanks, Layers());
+  const auto outcome = policy.Step(StatisticsOf(policy, kScales));
+  ASSERT_TRUE(outcome.ok()) << outcome.status();
+  ASSERT_TRUE(outcome->changed);
+  EXPECT_LT(policy.rows()[4].params.bits, policy.rows()[1].params.bits);
+  EXPECT_LT(outcome->bytes, 0.98 * outcome->uniform_bytes);
+}
+
+TEST(AdaptivePolicy, AHigherAlphaSendsLessAndALowerOneMore) {
+  double last = std::numeric_limits<double>::infinity();
+  for (const double alpha : {0.25, 0.5, 1.0, 2.0, 4.0}) {
+    AdaptivePolicy policy(ConfigOf(), {.alpha = alpha, .gain = 0}, kRanks, Layers());
+    const auto outcome = policy.Step(StatisticsOf(policy, kScales));
+    ASSERT_TRUE(outcome.ok()) << outcome.status();
+    EXPECT_LE(outcome->error, outcome->budget);
+    EXPECT_LT(outcome->bytes, last) << alpha;
+    last = outcome->bytes;
+  }
+  AdaptivePolicy policy(ConfigOf(), {}, kRanks, Layers());
+  EXPECT_TRUE(policy.SetAlpha(2).ok());
+  for (const double alpha : {0.0, -1.0, HUGE_VAL, std::nan("")}) {
+    EXPECT_EQ(policy.SetAlpha(alpha).code(), absl::StatusCode::kInvalidArgument);
+  }
+}
+
+TEST(AdaptivePolicy, MoreFamiliesSendNoMore) {
+  AdaptivePolicy one(ConfigOf(), {}, kRanks, Layers());
+  AdaptivePolicy mixed(ConfigOf(), {.families = {wire::Codec::kTopK, wire::Codec::kPowerSgd}}, kRanks,
+                       Layers());
+  const auto alone = one.Step(StatisticsOf(one, kScales));
+  const auto together = mixed.Step(StatisticsOf(mixed, kScales));
+  ASSERT_TRUE(alone.ok() && together.ok());
+  EXPECT_EQ(together->budget, alone->budget);
+  EXPECT_LE(together->bytes, alone->bytes);
+}
+
+TEST(AdaptivePolicy, APlanThatLeavesTheBudgetIsReplacedThoughItSendsMore) {
+  AdaptivePolicy policy(ConfigOf(), {.gain = 0.2}, kRanks, Layers());
+  ASSERT_TRUE(policy.SetAlpha(8).ok());
+  const auto wide = policy.Step(StatisticsOf(policy, kScales));
+  ASSERT_TRUE(wide.ok() && wide->changed);
+  ASSERT_TRUE(policy.SetAlpha(1).ok());
+  const auto narrow = policy.Step(StatisticsOf(policy, kScales));
+  ASSERT_TRUE(narrow.ok());
+  EXPECT_TRUE(narrow->changed);
+  EXPECT_GT(narrow->bytes, wide->bytes);
+  EXPECT_LE(narrow->error, narrow->budget);
+}
+
+TEST(AdaptivePolicy, WithoutAGradientNothingChanges) {
+  AdaptivePolicy policy(ConfigOf(), {}, kRanks, Layers());
+  const std::vector<wire::PlanRow> rows = policy.rows();
+  const auto outcome = policy.Step(StatisticsOf(policy, {0, 0, 0, 0, 0}));
+  ASSERT_TRUE(outcome.ok()) << outcome.status();
+  EXPECT_FALSE(outcome->changed);
+  EXPECT_EQ(outcome->why, "no gradient to decide from");
+  EXPECT_EQ(policy.rows(), rows);
+}
+
+TEST(AdaptivePolicy, AccordionIsMildWhereNormsMoveAndStrongWhereTheyRest) {
+  AdaptivePolicy policy(ConfigOf({{"compressor", "powersgd"}}), {.rule = AdaptiveRule::kAccordion}, kRanks,
+                        Layers());
+  const auto ranks = [&] { return std::pair(policy.rows()[3].params.rank, policy.rows()[4].params.rank); };
+  const auto step = [&](double third, double fourth) {
+    const auto outcome = policy.Step(StatisticsOf(policy, {1, 1, 1, third, fourth}));
+    EXPECT_TRUE(outcome.ok()) << outcome.status();
+  };
+  step(1, 1);
+  EXPECT_EQ(ranks(), std::pair(8u, 8u)) << "never seen before";
+  step(1.4, 1.5);
+  EXPECT_EQ(ranks(), std::pair(2u, 8u)) << "half or more is critical";
+  step(0.6, 1.5);
+  EXPECT_EQ(ranks(), std::pair(8u, 2u));
+  step(0, 0);
+  step(1, 0);
+  EXPECT_EQ(ranks(), std::pair(8u, 8u)) << "from nothing";
+}
+
+TEST(AdaptivePolicy, LgrecoDividesAccordionsBudget) {
+  AdaptivePolicy policy(ConfigOf({{"compressor", "powersgd"}}), {.rule = AdaptiveRule::kBoth, .gain = 0},
+                        kRanks, Layers());
+  const auto mild = policy.Step(StatisticsOf(policy, kScales));
+  ASSERT_TRUE(mild.ok()) << mild.status();
+  const auto strong = policy.Step(StatisticsOf(policy, kScales));
+  ASSERT_TRUE(strong.ok()) << strong.status();
+  EXPECT_GT(strong->budget, mild->budget);
+  EXPECT_LT(strong->bytes, mild->bytes);
+  EXPECT_LE(strong->error, strong->budget);
+}
+
+TEST(AdaptivePolicy, APinnedTensorKeepsItsRow) {
+  AdaptivePolicy policy(ConfigOf(), {}, kRanks, Layers());
+  ASSERT_TRUE(policy.Pin(4, 0).ok());
+  const auto outcome = policy.Step(StatisticsOf(policy, kScales));
+  ASSERT_TRUE(outcome.ok()) << outcome.status();
+  EXPECT_TRUE(outcome->changed);
+  EXPECT_EQ(policy.rows()[4].codec, wire::Codec::kNone);
+  EXPECT_EQ(policy.rows()[4].reason, "pinned");
+  ASSERT_TRUE(policy.Step(StatisticsOf(policy, {1, 1, 1, 50, 1})).ok());
+  EXPECT_EQ(policy.rows()[4].codec, wire::Codec::kNone);
+  ASSERT_TRUE(policy.Pin(4, std::nullopt).ok());
+  ASSERT_TRUE(policy.Step(StatisticsOf(policy, kScales)).ok());
+  EXPECT_EQ(policy.rows()[4].codec, wire::Codec::kQuantize);
+  EXPECT_EQ(policy.Pin(5, 0).code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(policy.Pin(4, 100).code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST(AdaptivePolicy, TheSameStatisticsGiveTheSamePlans) {
+  std::vector<std::vector<wire::PlanRow>> first;
+  for (int run = 0; run < 2; ++run) {
+    AdaptivePolicy policy(ConfigOf(), {.families = {wire::Codec::kTopK}, .gain = 0}, kRanks, Layers());
+    for (int i = 0; i < 5; ++i) {
+      ASSERT_TRUE(policy.Step(StatisticsOf(policy, {1, 8.0 / (i + 1), 4, 1 + 0.3 * i, 0.25})).ok());
+      if (run == 0) first.push_back(policy.rows());
+      EXPECT_EQ(policy.rows(), first[static_cast<size_t>(i)]);
+    }
+  }
+}
+
+TEST(AdaptivePolicy, StatisticsThatAreNoneAreRefusedAndChangeNothing) {
+  AdaptivePolicy policy(ConfigOf(), {}, kRanks, Layers());
+  const std::vector<wire::PlanRow> rows = policy.rows();
+  const auto good = StatisticsOf(policy, kScales);
+  const auto message = [&](const std::vector<TensorStatistics>& statistics) {
+    const auto outcome = policy.Step(statistics);
+    EXPECT_EQ(outcome.status().code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_EQ(policy.rows(), rows);
+    return std::string(outcome.status().message());
+  };
+  EXPECT_THAT(message({}), HasSubstr("statistics of 0 tensors where there are 5"));
+  auto bad = good;
+  bad[2].squared_error.pop_back();
+  EXPECT_THAT(message(bad), HasSubstr("tensor 2: 7 errors for 8 candidates"));
+  for (const double number : {std::nan(""), HUGE_VAL, -1.0}) {
+    bad = good;
+    bad[3].squared_error[1] = number;
+    EXPECT_THAT(message(bad), HasSubstr("tensor 3: an error or a norm is "));
+    bad = good;
+    bad[3].norm = number;
+    EXPECT_THAT(message(bad), HasSubstr("tensor 3: an error or a norm is "));
+  }
+}
+
+}  // namespace
+}  // namespace terse::policy
