@@ -43,10 +43,12 @@ void Engine::CountExchanges(absl::Span<Tensor* const> tensors) {
   for (Tensor* const tensor : tensors) {
     PathTiming* const timing = tensor->timing.get();
     if (timing == nullptr) continue;
-    // A warm-up sends less from step to step.
+    // A warm-up sends less from step to step. What was faster already is so all the more then.
     const uint64_t step = std::max(step_, tensor->applied);
     const double density = tensor->method->Params(step, tensor->planned.params).density;
-    if (timing->density != 0 && timing->density != density) timing->choice.Restart();
+    const bool settled = !timing->choice.trying() && timing->choice.path() == policy::Path::kCompressed;
+    const bool less = density < timing->density;
+    if (timing->density != 0 && timing->density != density && !(settled && less)) timing->choice.Restart();
     timing->density = density;
     if (!timing->choice.Exchanged() || timing->untold) continue;
     timing->untold = true;

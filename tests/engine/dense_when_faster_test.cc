@@ -364,6 +364,22 @@ TEST(DenseWhenFaster, DensityWarmUp) {
   });
 }
 
+// What was worth its while is so all the more at a lower density.
+TEST(DenseWhenFaster, DensityThatFallsFurtherIsNotTriedAgain) {
+  const wire::Config config = Faster({{"compressor", "topk"},
+                                      {"topk.exchange", "all_gather"},
+                                      {"topk.density", "0.01"},
+                                      {"topk.warmup_steps", "40"},
+                                      {"topk.warmup_density", "[0.05, 0.02]"}});
+  RunPriced(3, config, [](Rank& rank) {
+    rank.link.ms_per_byte = 0.01;
+    rank.Register();
+    rank.Steps(60);
+    EXPECT_FALSE(rank.dense());
+    EXPECT_EQ(rank.Report()["dense_when_faster"]["decisions"], 1u);
+  });
+}
+
 TEST(DenseWhenFaster, PlansGoBeforeIt) {
   RunPriced(2, Faster(), [](Rank& rank) {
     rank.link.latency_ms = 1;
