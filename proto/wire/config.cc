@@ -23,6 +23,24 @@ absl::Status Invalid(const Parts&... parts) {
   return absl::InvalidArgumentError(absl::StrCat(parts...));
 }
 
+absl::Status ValidatePolicy(const Config& c) {
+  for (const std::string& family : c.policy.families) {
+    const std::optional<Codec> codec = ParseCodec(family);
+    if (codec.has_value() && *codec != Codec::kNone) continue;
+    return Invalid("policy.families names ", Quoted(family),
+                   ", which is no codec: fp16, bf16, topk, onebit, quantize and powersgd are");
+  }
+  if (c.policy.name == PolicyName::kStatic) return absl::OkStatus();
+  if (c.method != Method::kAllreduce) {
+    return Invalid("a policy that decides while the job trains goes with method: allreduce; method: ",
+                   View(Name(c.method)), " has one codec and one setting: leave policy.name out");
+  }
+  if (c.policy.window > c.policy.interval) {
+    return Invalid("policy.window = ", c.policy.window, " is above policy.interval = ", c.policy.interval);
+  }
+  return absl::OkStatus();
+}
+
 absl::Status ValidateQuantize(const Config& config) {
   const Config::Quantize& q = config.quantize;
   if (q.bits == 1 && q.span != QuantizeSpan::kMinMax) {
@@ -184,6 +202,7 @@ absl::Status Settings::Validate() const {
     return Invalid(section, ".warmup_steps = ", warmup_steps, " needs ", section,
                    ".warmup_density, the densities to go through, such as [0.25, 0.0625]");
   }
+  if (absl::Status status = ValidatePolicy(c); !status.ok()) return status;
   if (c.method == Method::kAllreduce) {
     return c.compressor == Codec::kQuantize ? ValidateQuantize(c) : absl::OkStatus();
   }

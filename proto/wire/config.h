@@ -28,6 +28,10 @@ enum class DecayForm : uint8_t { kBuffer, kLocal };
 // How the entries of topk and dgc travel; auto: by the cost model.
 enum class SparseExchange : uint8_t { kAuto, kAllGather, kSparseReduce };
 
+// Who makes plans, and what of errors adds up to the budget (runtime/controller/policy/adaptive_policy.h).
+enum class PolicyName : uint8_t { kStatic, kLgreco, kAccordion, kLgrecoAccordion };
+enum class ErrorMetric : uint8_t { kNorm, kSquaredNorm };
+
 // Everything a group is opened with. Field names follow the keys; defaults here are the defaults.
 struct Config {
   Method method = Method::kAllreduce;
@@ -95,6 +99,16 @@ struct Config {
     double variance_floor = 0.01;
     friend bool operator==(const Adam&, const Adam&) = default;
   } adam;
+  struct Policy {
+    PolicyName name = PolicyName::kStatic;
+    int64_t interval = 100;             // steps between two decisions
+    int64_t window = 10;                // steps before a decision in which errors are measured
+    std::vector<std::string> families;  // codecs beside `compressor`
+    ErrorMetric error = ErrorMetric::kNorm;
+    double alpha = 1.0;
+    double gain = 0.02;
+    friend bool operator==(const Policy&, const Policy&) = default;
+  } policy;
   struct Network {
     double gbit = 1.0;         // of a rank's link, one way
     double latency_us = 50.0;  // of a message

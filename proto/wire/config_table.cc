@@ -171,6 +171,20 @@ std::string_view Name(SparseExchange exchange) {
   }
   return "";
 }
+std::string_view Name(PolicyName name) {
+  switch (name) {
+    case PolicyName::kStatic:
+      return "static";
+    case PolicyName::kLgreco:
+      return "lgreco";
+    case PolicyName::kAccordion:
+      return "accordion";
+    case PolicyName::kLgrecoAccordion:
+      return "lgreco_accordion";
+  }
+  return "";
+}
+std::string_view Name(ErrorMetric metric) { return metric == ErrorMetric::kNorm ? "l2" : "squared"; }
 std::string_view Name(DecayForm form) { return form == DecayForm::kBuffer ? "buffer" : "local"; }
 std::string_view Name(Rounding rounding) { return rounding == Rounding::kNearest ? "nearest" : "stochastic"; }
 std::string_view Name(QuantizeSpan span) {
@@ -228,6 +242,9 @@ constexpr SelectionRule kSelectionRules[] = {SelectionRule::kExact, SelectionRul
 constexpr ValueFormat kValueFormats[] = {ValueFormat::kFp32, ValueFormat::kFp16, ValueFormat::kBf16};
 constexpr SparseExchange kSparseExchanges[] = {SparseExchange::kAuto, SparseExchange::kAllGather,
                                                SparseExchange::kSparseReduce};
+constexpr PolicyName kPolicies[] = {PolicyName::kStatic, PolicyName::kLgreco, PolicyName::kAccordion,
+                                    PolicyName::kLgrecoAccordion};
+constexpr ErrorMetric kErrorMetrics[] = {ErrorMetric::kNorm, ErrorMetric::kSquaredNorm};
 constexpr DecayForm kDecayForms[] = {DecayForm::kBuffer, DecayForm::kLocal};
 constexpr Rounding kRoundings[] = {Rounding::kNearest, Rounding::kStochastic};
 constexpr QuantizeSpan kSpans[] = {QuantizeSpan::kMinMax, QuantizeSpan::kMax, QuantizeSpan::kL2};
@@ -242,6 +259,7 @@ constexpr NumberRange kNotNegative = {};
 
 constexpr IntegerRange kCount = {};
 constexpr IntegerRange kSteps = {.high = 1'000'000'000'000};
+constexpr IntegerRange kInterval = {.low = 1, .high = 1'000'000'000};
 constexpr IntegerRange kFreeze = {.low = 1, .high = 1'000'000'000'000};
 constexpr IntegerRange kBits = {.low = 1, .high = 8};
 constexpr IntegerRange kQuantizeBlock = {.low = 16, .high = 65536, .multiple = 16};
@@ -351,6 +369,22 @@ std::vector<ConfigKey> MakeRows() {
           "adam.lr_warmup_steps", "steps of the job's learning-rate warm-up, in which auto does not freeze"),
       Number<kNotNegative, &C::adam, &C::Adam::variance_floor>(
           "adam.variance_floor", "least variance at the freeze, as a fraction of the tensor's mean variance"),
+
+      Choice<kPolicies, &C::policy, &C::Policy::name>("policy.name",
+                                                      "who makes plans: the configuration, or from measured "
+                                                      "errors L-GreCo, Accordion, or the first within "
+                                                      "the second's budget"),
+      Integer<kInterval, &C::policy, &C::Policy::interval>("policy.interval", "steps between two decisions"),
+      Integer<kInterval, &C::policy, &C::Policy::window>(
+          "policy.window", "steps before a decision in which errors are measured; at most the interval"),
+      Patterns<&C::policy, &C::Policy::families>("policy.families",
+                                                 "codecs to choose among for each tensor, beside compressor"),
+      Choice<kErrorMetrics, &C::policy, &C::Policy::error>(
+          "policy.error", "what adds up to the budget: norms of errors, as published, or their squares"),
+      Number<kPositive, &C::policy, &C::Policy::alpha>(
+          "policy.alpha", "the budget, as a multiple of the error that the configured setting leaves"),
+      Number<kNotNegative, &C::policy, &C::Policy::gain>(
+          "policy.gain", "part of a step's bytes that another plan must save to be taken"),
 
       Number<kPositive, &C::network, &C::Network::gbit>(
           "network.gbit", "rate of a rank's link in Gbit/s, for the cost model that chooses exchanges"),

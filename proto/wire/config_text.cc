@@ -60,6 +60,8 @@ constexpr absl::string_view kRules = R"(
   know the parameters, and says so.
 - `topk.warmup_steps` above 0 needs a `topk.warmup_density` that is not empty, and `dgc.warmup_steps` a
   `dgc.warmup_density`. Each method reads its own.
+- A `policy.name` other than `static` goes with `method: allreduce`, its `policy.window` is at most its `policy.interval`, and
+  `policy.families` are names of compressors ([policies.md](policies.md)).
 - `rank` needs `world_size`, and must be below it.
 
 ## Other variables

@@ -26,6 +26,12 @@ absl::Status BatchRunner::Run(const BatchContext& context, absl::Span<const Call
     item.params = tensor->method->Params(step, tensor->row.params);
     item.before_ms = tensor->stats.Milliseconds();
     if (tensor->timing != nullptr) tensor->timing->times = {};
+    if (context.adaptation != nullptr && context.adaptation->Measures(tensor->id, context.step)) {
+      const absl::Span<const float> gradient = StageIn(context, item, &gradient_);
+      if (absl::Status status = context.adaptation->Measure(context.table, tensor, gradient); !status.ok()) {
+        return status;
+      }
+    }
     // Nothing to select: dense is exact at half the bytes, and DGC's masking would clear all of u.
     const bool everything = tensor->codec->kind() == Kind::kGather && item.params.density >= 1.0;
     if (context.exact || IsDense(tensor->row.exchange) || everything ||

@@ -7,6 +7,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -15,6 +16,7 @@
 #include "compressors/workers.h"
 #include "proto/wire/config.h"
 #include "proto/wire/frame.h"
+#include "runtime/engine/adaptation.h"
 #include "runtime/engine/buffer.h"
 #include "runtime/engine/exchange/sparse_part.h"
 #include "runtime/engine/position_set.h"
@@ -40,6 +42,9 @@ struct BatchContext {
   uint32_t plan_version = 0;
   double loss_scale = 1.0;
   bool exact = false;  // everything goes dense
+  // Who measures gradients, and the table that it needs for that; null: nobody.
+  Adaptation* adaptation = nullptr;
+  absl::Span<const std::unique_ptr<Tensor>> table = {};
 };
 
 class BatchRunner {

@@ -57,6 +57,9 @@ Engine::Engine(const wire::Config& config, std::unique_ptr<transport::Group> gro
       runner_(std::make_unique<BatchRunner>(config_, group_.get(), patience_, time)),
       table_hash_(HashOf(wire::AgreedText(config), HashOf("terse 1", 0xcbf29ce484222325u))) {
   if (config_.method == wire::Method::kOneBitAdam) freeze_ = std::make_unique<VarianceFreeze>(config_.adam);
+  if (config_.policy.name != wire::PolicyName::kStatic && group_->size() > 1 && !config_.disable) {
+    adaptation_ = std::make_unique<Adaptation>(config_, group_.get());
+  }
 }
 
 Engine::~Engine() {
@@ -374,8 +377,12 @@ absl::Status Engine::RunSettled(absl::Span<const Call> calls) {
     if (status.ok()) FoldServerError(tensors[i]);
   }
   if (status.ok()) {
-    const BatchContext context = {
-        .step = step_, .plan_version = plan_version_, .loss_scale = loss_scale_, .exact = exact_};
+    const BatchContext context = {.step = step_,
+                                  .plan_version = plan_version_,
+                                  .loss_scale = loss_scale_,
+                                  .exact = exact_,
+                                  .adaptation = adaptation_.get(),
+                                  .table = tensors_};
     status = Note(runner_->Run(context, calls, tensors));
   }
   if (status.ok()) CountExchanges(tensors);
@@ -421,7 +428,8 @@ absl::Status Engine::Step(double applied) {
     }
   }
   ApplySettings();
-  return Note(TakePaths(tensors));
+  if (absl::Status status = Note(TakePaths(tensors)); !status.ok()) return status;
+  return adaptation_ != nullptr && applied > 0.0 && adaptation_->Due(step_) ? Adapt() : absl::OkStatus();
 }
 
 absl::StatusOr<bool> Engine::OptimizerStep(absl::Span<const Call> gradients,

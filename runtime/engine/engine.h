@@ -30,6 +30,7 @@
 #include "proto/wire/config.h"
 #include "proto/wire/plan.h"
 #include "proto/wire/state.h"
+#include "runtime/engine/adaptation.h"
 #include "runtime/engine/agreement.h"
 #include "runtime/engine/batch.h"
 #include "runtime/engine/tensor.h"
@@ -154,6 +155,11 @@ class Engine {
   // Puts decisions into force, for tensors that are between two steps.
   absl::Status TakePaths(absl::Span<Tensor* const> tensors);
 
+  // plan_switch.cc
+  absl::Status AdoptRows(uint32_t version, absl::Span<const wire::PlanRow> rows);
+  // The policy's decision at a step that is divisible by its interval.
+  absl::Status Adapt();
+
   // save_load.cc
   absl::Status BeginState(Intent intent, std::string_view doing);
   // Texts of all ranks, or the error of the first that has one.
@@ -190,6 +196,7 @@ class Engine {
   std::unique_ptr<Trace> trace_;         // null: none was asked for
   std::unique_ptr<WorkerPool> workers_;  // null: one thread
   std::unique_ptr<BatchRunner> runner_;
+  std::unique_ptr<Adaptation> adaptation_;  // null: policy static
   std::vector<std::unique_ptr<Tensor>> tensors_;
   std::map<std::string, uint32_t, std::less<>> by_name_;
   uint64_t table_hash_;

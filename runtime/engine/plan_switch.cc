@@ -76,20 +76,34 @@ absl::Status Engine::Adopt(const wire::Plan& plan) {
     }
     if (absl::Status status = CheckRow(*tensors_[i], plan.rows[i]); !status.ok()) return status;
   }
-  for (size_t i = 0; i < plan.rows.size(); ++i) {
+  return AdoptRows(plan.version, plan.rows);
+}
+
+absl::Status Engine::AdoptRows(uint32_t version, absl::Span<const wire::PlanRow> rows) {
+  for (size_t i = 0; i < rows.size(); ++i) {
     Tensor& tensor = *tensors_[i];
     const bool as_planned = wire::RowText(tensor.planned) == wire::RowText(tensor.row);
-    const bool changed = wire::RowText(plan.rows[i]) != wire::RowText(tensor.planned);
-    tensor.planned = plan.rows[i];
+    const bool changed = wire::RowText(rows[i]) != wire::RowText(tensor.planned);
+    tensor.planned = rows[i];
     if (changed) {
-      if (absl::Status status = Note(Switch(plan.rows[i], &tensor)); !status.ok()) return status;
+      if (absl::Status status = Note(Switch(rows[i], &tensor)); !status.ok()) return status;
       StartTiming(&tensor);
     }
-    if (changed || as_planned) tensor.row.reason = plan.rows[i].reason;
+    if (changed || as_planned) tensor.row.reason = rows[i].reason;
   }
-  plan_version_ = plan.version;
+  plan_version_ = version;
   plan_hash_ = PlanHash();
   return absl::OkStatus();
+}
+
+absl::Status Engine::Adapt() {
+  const auto rows = adaptation_->Decide(tensors_, step_, patience_);
+  if (!rows.ok()) return Note(rows.status());
+  if (!rows->has_value()) return absl::OkStatus();
+  for (size_t i = 0; i < tensors_.size(); ++i) {
+    if (absl::Status status = Note(CheckRow(*tensors_[i], (**rows)[i])); !status.ok()) return status;
+  }
+  return AdoptRows(plan_version_ + 1, **rows);
 }
 
 absl::Status Engine::Switch(const wire::PlanRow& row, Tensor* tensor) {

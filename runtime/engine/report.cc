@@ -87,6 +87,30 @@ std::string Engine::Report() const {
   }
   report["dense_when_faster"] = {
       {"on", config_.dense_when_faster}, {"decisions", path_decisions_}, {"events", std::move(events)}};
+  if (adaptation_ != nullptr) {
+    Json decided = Json::array();
+    for (const Adaptation::Event& event : adaptation_->events()) {
+      Json changes = Json::array();
+      for (const Adaptation::Change& change : event.changes) {
+        changes.push_back({{"tensor", change.tensor}, {"from", change.from}, {"to", change.to}});
+      }
+      decided.push_back({{"step", event.step},
+                         {"changed", event.changed},
+                         {"why", event.why},
+                         {"bytes", event.bytes},
+                         {"uniform_bytes", event.uniform_bytes},
+                         {"error", event.error},
+                         {"budget", event.budget},
+                         {"lower_bound", event.lower_bound},
+                         {"way", event.way},
+                         {"changes", std::move(changes)}});
+    }
+    report["policy"] = {{"decisions", adaptation_->decisions()},
+                        {"plans", adaptation_->plans()},
+                        {"measure_ms", adaptation_->measure_ms()},
+                        {"decide_ms", adaptation_->decide_ms()},
+                        {"events", std::move(decided)}};
+  }
   report.update(counters(total));
   report["compressed_tensors"] = counters(compressed);
   report["tensors"] = std::move(tensors);

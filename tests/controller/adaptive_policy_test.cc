@@ -6,6 +6,7 @@
 #include <cmath>
 #include <limits>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "gmock/gmock.h"
@@ -20,6 +21,7 @@ constexpr int kRanks = 4;
 
 wire::Config ConfigOf(const std::vector<std::pair<std::string, std::string>>& keys = {}) {
   wire::Settings settings;
+  EXPECT_TRUE(settings.Set("policy.name", "lgreco", wire::Origin::kFile).ok());
   for (const auto& [key, value] : keys) {
     EXPECT_TRUE(settings.Set(key, value, wire::Origin::kFlag).ok()) << key;
   }
@@ -82,7 +84,7 @@ TEST(Candidates, AreAroundTheConfiguredSettingAndCheaperThanDense) {
   const std::vector<TensorInfo> tensors = Layers();
   for (const auto& [codec, count] :
        {std::pair("quantize", 1 + 7), std::pair("topk", 1 + 13), std::pair("powersgd", 1 + 7)}) {
-    const Candidates its = CandidatesOf(ConfigOf({{"compressor", codec}}), {}, kRanks, tensors[4]);
+    const Candidates its = CandidatesOf(ConfigOf({{"compressor", codec}}), kRanks, tensors[4]);
     EXPECT_EQ(its.all.size(), static_cast<size_t>(count)) << codec;
     EXPECT_EQ(its.all[0].row.codec, wire::Codec::kNone);
     for (size_t i = 2; i < its.all.size(); ++i) EXPECT_GT(its.all[i].bytes, its.all[i - 1].bytes);
@@ -92,21 +94,21 @@ TEST(Candidates, AreAroundTheConfiguredSettingAndCheaperThanDense) {
     EXPECT_NEAR(its.all[its.strong].bytes / its.all[its.uniform].bytes, 0.5, 0.08) << codec;
     EXPECT_NEAR(its.all[its.mild].bytes / its.all[its.uniform].bytes, 2, 0.3) << codec;
   }
-  EXPECT_TRUE(CandidatesOf(ConfigOf(), {}, kRanks, tensors[0]).Fixed()) << "below min_elements";
-  const Candidates mixed = CandidatesOf(
-      ConfigOf(), {wire::Codec::kTopK, wire::Codec::kPowerSgd, wire::Codec::kQuantize}, kRanks, tensors[4]);
+  EXPECT_TRUE(CandidatesOf(ConfigOf(), kRanks, tensors[0]).Fixed()) << "below min_elements";
+  const Candidates mixed =
+      CandidatesOf(ConfigOf({{"policy.families", "topk, powersgd, quantize"}}), kRanks, tensors[4]);
   EXPECT_EQ(mixed.all.size(), 1u + 7 + 13 + 7);
   // Factors of 64 x 64 at rank 32 and beyond would be no smaller.
   const Candidates small =
-      CandidatesOf(ConfigOf({{"compressor", "powersgd"}, {"powersgd.rank", "24"}}), {}, kRanks, tensors[1]);
+      CandidatesOf(ConfigOf({{"compressor", "powersgd"}, {"powersgd.rank", "24"}}), kRanks, tensors[1]);
   for (const Candidate& candidate : small.all)
     EXPECT_LT(candidate.row.codec == wire::Codec::kNone ? 0 : candidate.row.params.rank, 32u);
 }
 
 TEST(AdaptivePolicy, LgrecoSendsLessForTheSameError) {
   for (const auto& codec : {"quantize", "topk", "powersgd"}) {
-    for (const ErrorMetric metric : {ErrorMetric::kSum, ErrorMetric::kSumSquared}) {
-      AdaptivePolicy policy(ConfigOf({{"compressor", codec}}), {.metric = metric}, kRanks, Layers());
+    for (const char* error : {"l2", "squared"}) {
+      AdaptivePolicy policy(ConfigOf({{"compressor", codec}, {"policy.error", error}}), kRanks, Layers());
       const auto statistics = StatisticsOf(policy, kScales);
       const auto outcome = policy.Step(statistics);
       ASSERT_TRUE(outcome.ok()) << outcome.status();
@@ -129,7 +131,7 @@ TEST(AdaptivePolicy, LgrecoSendsLessForTheSameError) {
 }
 
 TEST(AdaptivePolicy, LargeLayersOfSmallGradientsGetFewerBits) {
-  AdaptivePolicy policy(ConfigOf(), {}, kRanks, Layers());
+  AdaptivePolicy policy(ConfigOf(), kRanks, Layers());
   const auto outcome = policy.Step(StatisticsOf(policy, kScales));
   ASSERT_TRUE(outcome.ok()) << outcome.status();
   ASSERT_TRUE(outcome->changed);
@@ -140,14 +142,15 @@ TEST(AdaptivePolicy, LargeLayersOfSmallGradientsGetFewerBits) {
 TEST(AdaptivePolicy, AHigherAlphaSendsLessAndALowerOneMore) {
   double last = std::numeric_limits<double>::infinity();
   for (const double alpha : {0.25, 0.5, 1.0, 2.0, 4.0}) {
-    AdaptivePolicy policy(ConfigOf(), {.alpha = alpha, .gain = 0}, kRanks, Layers());
+    AdaptivePolicy policy(ConfigOf({{"policy.alpha", std::to_string(alpha)}, {"policy.gain", "0"}}), kRanks,
+                          Layers());
     const auto outcome = policy.Step(StatisticsOf(policy, kScales));
     ASSERT_TRUE(outcome.ok()) << outcome.status();
     EXPECT_LE(outcome->error, outcome->budget);
     EXPECT_LT(outcome->bytes, last) << alpha;
     last = outcome->bytes;
   }
-  AdaptivePolicy policy(ConfigOf(), {}, kRanks, Layers());
+  AdaptivePolicy policy(ConfigOf(), kRanks, Layers());
   EXPECT_TRUE(policy.SetAlpha(2).ok());
   for (const double alpha : {0.0, -1.0, HUGE_VAL, std::nan("")}) {
     EXPECT_EQ(policy.SetAlpha(alpha).code(), absl::StatusCode::kInvalidArgument);
@@ -155,9 +158,8 @@ TEST(AdaptivePolicy, AHigherAlphaSendsLessAndALowerOneMore) {
 }
 
 TEST(AdaptivePolicy, MoreFamiliesSendNoMore) {
-  AdaptivePolicy one(ConfigOf(), {}, kRanks, Layers());
-  AdaptivePolicy mixed(ConfigOf(), {.families = {wire::Codec::kTopK, wire::Codec::kPowerSgd}}, kRanks,
-                       Layers());
+  AdaptivePolicy one(ConfigOf(), kRanks, Layers());
+  AdaptivePolicy mixed(ConfigOf({{"policy.families", "topk, powersgd"}}), kRanks, Layers());
   const auto alone = one.Step(StatisticsOf(one, kScales));
   const auto together = mixed.Step(StatisticsOf(mixed, kScales));
   ASSERT_TRUE(alone.ok() && together.ok());
@@ -166,7 +168,7 @@ TEST(AdaptivePolicy, MoreFamiliesSendNoMore) {
 }
 
 TEST(AdaptivePolicy, APlanThatLeavesTheBudgetIsReplacedThoughItSendsMore) {
-  AdaptivePolicy policy(ConfigOf(), {.gain = 0.2}, kRanks, Layers());
+  AdaptivePolicy policy(ConfigOf({{"policy.gain", "0.2"}}), kRanks, Layers());
   ASSERT_TRUE(policy.SetAlpha(8).ok());
   const auto wide = policy.Step(StatisticsOf(policy, kScales));
   ASSERT_TRUE(wide.ok() && wide->changed);
@@ -179,7 +181,7 @@ TEST(AdaptivePolicy, APlanThatLeavesTheBudgetIsReplacedThoughItSendsMore) {
 }
 
 TEST(AdaptivePolicy, WithoutAGradientNothingChanges) {
-  AdaptivePolicy policy(ConfigOf(), {}, kRanks, Layers());
+  AdaptivePolicy policy(ConfigOf(), kRanks, Layers());
   const std::vector<wire::PlanRow> rows = policy.rows();
   const auto outcome = policy.Step(StatisticsOf(policy, {0, 0, 0, 0, 0}));
   ASSERT_TRUE(outcome.ok()) << outcome.status();
@@ -189,7 +191,7 @@ TEST(AdaptivePolicy, WithoutAGradientNothingChanges) {
 }
 
 TEST(AdaptivePolicy, AccordionIsMildWhereNormsMoveAndStrongWhereTheyRest) {
-  AdaptivePolicy policy(ConfigOf({{"compressor", "powersgd"}}), {.rule = AdaptiveRule::kAccordion}, kRanks,
+  AdaptivePolicy policy(ConfigOf({{"compressor", "powersgd"}, {"policy.name", "accordion"}}), kRanks,
                         Layers());
   const auto ranks = [&] { return std::pair(policy.rows()[3].params.rank, policy.rows()[4].params.rank); };
   const auto step = [&](double third, double fourth) {
@@ -208,8 +210,9 @@ TEST(AdaptivePolicy, AccordionIsMildWhereNormsMoveAndStrongWhereTheyRest) {
 }
 
 TEST(AdaptivePolicy, LgrecoDividesAccordionsBudget) {
-  AdaptivePolicy policy(ConfigOf({{"compressor", "powersgd"}}), {.rule = AdaptiveRule::kBoth, .gain = 0},
-                        kRanks, Layers());
+  AdaptivePolicy policy(
+      ConfigOf({{"compressor", "powersgd"}, {"policy.name", "lgreco_accordion"}, {"policy.gain", "0"}}),
+      kRanks, Layers());
   const auto mild = policy.Step(StatisticsOf(policy, kScales));
   ASSERT_TRUE(mild.ok()) << mild.status();
   const auto strong = policy.Step(StatisticsOf(policy, kScales));
@@ -220,7 +223,7 @@ TEST(AdaptivePolicy, LgrecoDividesAccordionsBudget) {
 }
 
 TEST(AdaptivePolicy, APinnedTensorKeepsItsRow) {
-  AdaptivePolicy policy(ConfigOf(), {}, kRanks, Layers());
+  AdaptivePolicy policy(ConfigOf(), kRanks, Layers());
   ASSERT_TRUE(policy.Pin(4, 0).ok());
   const auto outcome = policy.Step(StatisticsOf(policy, kScales));
   ASSERT_TRUE(outcome.ok()) << outcome.status();
@@ -236,10 +239,35 @@ TEST(AdaptivePolicy, APinnedTensorKeepsItsRow) {
   EXPECT_EQ(policy.Pin(4, 100).code(), absl::StatusCode::kInvalidArgument);
 }
 
+TEST(AdaptivePolicy, ATensorThatWasNotMeasuredStaysAsItIs) {
+  AdaptivePolicy policy(ConfigOf(), kRanks, Layers());
+  auto statistics = StatisticsOf(policy, kScales);
+  statistics[4].squared_error.clear();
+  const wire::PlanRow row = policy.rows()[4];
+  const auto outcome = policy.Step(statistics);
+  ASSERT_TRUE(outcome.ok()) << outcome.status();
+  EXPECT_EQ(wire::RowText(policy.rows()[4]), wire::RowText(row));
+}
+
+TEST(AdaptivePolicy, GoesOnFromRowsThatItIsTold) {
+  AdaptivePolicy first(ConfigOf(), kRanks, Layers());
+  const auto statistics = StatisticsOf(first, kScales);
+  const auto outcome = first.Step(statistics);
+  ASSERT_TRUE(outcome.ok() && outcome->changed);
+  AdaptivePolicy second(ConfigOf(), kRanks, Layers());
+  std::vector<const wire::PlanRow*> rows;
+  for (const wire::PlanRow& row : first.rows()) rows.push_back(&row);
+  second.Assume(rows);
+  const auto again = second.Step(statistics);
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_FALSE(again->changed);
+  EXPECT_EQ(again->bytes, outcome->bytes);
+}
+
 TEST(AdaptivePolicy, TheSameStatisticsGiveTheSamePlans) {
   std::vector<std::vector<wire::PlanRow>> first;
   for (int run = 0; run < 2; ++run) {
-    AdaptivePolicy policy(ConfigOf(), {.families = {wire::Codec::kTopK}, .gain = 0}, kRanks, Layers());
+    AdaptivePolicy policy(ConfigOf({{"policy.families", "topk"}, {"policy.gain", "0"}}), kRanks, Layers());
     for (int i = 0; i < 5; ++i) {
       ASSERT_TRUE(policy.Step(StatisticsOf(policy, {1, 8.0 / (i + 1), 4, 1 + 0.3 * i, 0.25})).ok());
       if (run == 0) first.push_back(policy.rows());
@@ -249,7 +277,7 @@ TEST(AdaptivePolicy, TheSameStatisticsGiveTheSamePlans) {
 }
 
 TEST(AdaptivePolicy, StatisticsThatAreNoneAreRefusedAndChangeNothing) {
-  AdaptivePolicy policy(ConfigOf(), {}, kRanks, Layers());
+  AdaptivePolicy policy(ConfigOf(), kRanks, Layers());
   const std::vector<wire::PlanRow> rows = policy.rows();
   const auto good = StatisticsOf(policy, kScales);
   const auto message = [&](const std::vector<TensorStatistics>& statistics) {

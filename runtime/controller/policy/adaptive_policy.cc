@@ -15,28 +15,44 @@ constexpr size_t kMostForBins = 100;  // tensors
 
 bool Good(double x) { return std::isfinite(x) && x >= 0; }
 
-std::string_view Name(AdaptiveRule rule) {
-  switch (rule) {
-    case AdaptiveRule::kLgreco:
+std::string_view Name(wire::PolicyName name) {
+  switch (name) {
+    case wire::PolicyName::kStatic:
+      return "static";
+    case wire::PolicyName::kLgreco:
       return "lgreco";
-    case AdaptiveRule::kAccordion:
+    case wire::PolicyName::kAccordion:
       return "accordion";
-    case AdaptiveRule::kBoth:
+    case wire::PolicyName::kLgrecoAccordion:
       return "lgreco in accordion's budget";
   }
   return "";
 }
 
+// Accordion's relative change of a gradient's norm from which on a tensor is critical.
+constexpr double kCritical = 0.5;
+
 }  // namespace
 
-AdaptivePolicy::AdaptivePolicy(const wire::Config& config, AdaptiveOptions options, int world_size,
+AdaptivePolicy::AdaptivePolicy(const wire::Config& config, int world_size,
                                absl::Span<const TensorInfo> tensors)
-    : options_(std::move(options)), pinned_(tensors.size()), last_norm_(tensors.size(), -1.0) {
+    : options_(config.policy), pinned_(tensors.size()), last_norm_(tensors.size(), -1.0) {
   for (const TensorInfo& tensor : tensors) {
-    candidates_.push_back(CandidatesOf(config, options_.families, world_size, tensor));
+    candidates_.push_back(CandidatesOf(config, world_size, tensor));
     const Candidates& its = candidates_.back();
     choice_.push_back(its.uniform);
     rows_.push_back(its.all[its.uniform].row);
+  }
+}
+
+void AdaptivePolicy::Assume(absl::Span<const wire::PlanRow* const> rows) {
+  for (size_t t = 0; t < candidates_.size(); ++t) {
+    const std::string text = wire::RowText(*rows[t]);
+    const std::vector<Candidate>& all = candidates_[t].all;
+    const auto same = std::find_if(all.begin(), all.end(),
+                                   [&](const Candidate& c) { return wire::RowText(c.row) == text; });
+    choice_[t] = same == all.end() ? candidates_[t].uniform : static_cast<size_t>(same - all.begin());
+    rows_[t] = *rows[t];
   }
 }
 
@@ -69,6 +85,7 @@ absl::Status AdaptivePolicy::Check(absl::Span<const TensorStatistics> statistics
   for (size_t t = 0; t < statistics.size(); ++t) {
     if (candidates_[t].Fixed()) continue;
     const TensorStatistics& its = statistics[t];
+    if (its.squared_error.empty()) continue;
     if (its.squared_error.size() != candidates_[t].all.size()) {
       return absl::InvalidArgumentError(absl::StrCat("tensor ", t, ": ", its.squared_error.size(),
                                                      " errors for ", candidates_[t].all.size(),
@@ -85,7 +102,7 @@ absl::Status AdaptivePolicy::Check(absl::Span<const TensorStatistics> statistics
 
 double AdaptivePolicy::ErrorOf(const TensorStatistics& statistics, size_t candidate) const {
   const double squared = statistics.squared_error[candidate];
-  return options_.metric == ErrorMetric::kSum ? std::sqrt(squared) : squared;
+  return options_.error == wire::ErrorMetric::kNorm ? std::sqrt(squared) : squared;
 }
 
 std::vector<size_t> AdaptivePolicy::AccordionChoice(absl::Span<const TensorStatistics> statistics) {
@@ -93,10 +110,10 @@ std::vector<size_t> AdaptivePolicy::AccordionChoice(absl::Span<const TensorStati
   for (size_t t = 0; t < candidates_.size(); ++t) {
     const Candidates& its = candidates_[t];
     choice[t] = its.uniform;
-    if (its.Fixed()) continue;
+    if (its.Fixed() || statistics[t].squared_error.empty()) continue;
     // What was never seen, or was nothing, is critical.
     const double before = last_norm_[t];
-    const bool critical = before <= 0 || std::fabs(statistics[t].norm - before) >= options_.critical * before;
+    const bool critical = before <= 0 || std::fabs(statistics[t].norm - before) >= kCritical * before;
     choice[t] = critical ? its.mild : its.strong;
     last_norm_[t] = statistics[t].norm;
   }
@@ -121,7 +138,7 @@ Knapsack AdaptivePolicy::ProblemOf(absl::Span<const TensorStatistics> statistics
     problem.size.push_back(std::move(size));
   }
   const double alpha = options_.alpha;
-  problem.budget *= options_.metric == ErrorMetric::kSum ? alpha : alpha * alpha;
+  problem.budget *= options_.error == wire::ErrorMetric::kNorm ? alpha : alpha * alpha;
   return problem;
 }
 
@@ -129,14 +146,14 @@ absl::StatusOr<AdaptiveOutcome> AdaptivePolicy::Step(absl::Span<const TensorStat
   if (absl::Status status = Check(statistics); !status.ok()) return status;
   std::vector<size_t> reference(candidates_.size());
   for (size_t t = 0; t < candidates_.size(); ++t) reference[t] = candidates_[t].uniform;
-  if (options_.rule != AdaptiveRule::kLgreco) reference = AccordionChoice(statistics);
+  if (options_.name != wire::PolicyName::kLgreco) reference = AccordionChoice(statistics);
 
   std::vector<size_t> free;
   bool pins_move = false;
   for (size_t t = 0; t < candidates_.size(); ++t) {
     if (pinned_[t].has_value()) {
       pins_move |= choice_[t] != *pinned_[t];
-    } else if (!candidates_[t].Fixed()) {
+    } else if (!candidates_[t].Fixed() && !statistics[t].squared_error.empty()) {
       free.push_back(t);
     }
   }
@@ -153,9 +170,10 @@ absl::StatusOr<AdaptiveOutcome> AdaptivePolicy::Step(absl::Span<const TensorStat
   for (const size_t t : free) outcome.uniform_bytes += candidates_[t].all[candidates_[t].uniform].bytes;
 
   std::vector<uint32_t> wanted = problem.fallback;
-  if (options_.rule != AdaptiveRule::kAccordion && !free.empty()) {
-    auto solved = free.size() <= kMostForBins && options_.metric == ErrorMetric::kSum ? SolveByBins(problem)
-                                                                                      : Solve(problem);
+  if (options_.name != wire::PolicyName::kAccordion && !free.empty()) {
+    auto solved = free.size() <= kMostForBins && options_.error == wire::ErrorMetric::kNorm
+                      ? SolveByBins(problem)
+                      : Solve(problem);
     // With alpha below 1 there may be no choice at all but dense, which there always is.
     if (!solved.ok()) return solved.status();
     wanted = solved->choice;
@@ -167,7 +185,7 @@ absl::StatusOr<AdaptiveOutcome> AdaptivePolicy::Step(absl::Span<const TensorStat
   const bool over = present.error > problem.budget;
   const bool gains = next.size < (1 - options_.gain) * present.size;
   const bool free_moves =
-      wanted != now && !blind && (options_.rule == AdaptiveRule::kAccordion || over || gains);
+      wanted != now && !blind && (options_.name == wire::PolicyName::kAccordion || over || gains);
   if (free_moves) {
     for (size_t i = 0; i < free.size(); ++i) choice[free[i]] = wanted[i];
   }
@@ -177,14 +195,14 @@ absl::StatusOr<AdaptiveOutcome> AdaptivePolicy::Step(absl::Span<const TensorStat
   outcome.error = taken.error;
   if (free_moves) {
     outcome.why = absl::StrFormat("%s: %.4g bytes a step in place of %.4g, error %.3g of %.3g",
-                                  Name(options_.rule), next.size, present.size, next.error, problem.budget);
+                                  Name(options_.name), next.size, present.size, next.error, problem.budget);
   } else if (pins_move) {
     outcome.why = "a tensor was pinned";
   } else if (blind) {
     outcome.why = "no gradient to decide from";
   } else {
     outcome.why = absl::StrFormat("%s would gain less than %.3g %% (%.4g bytes a step, %.4g now)",
-                                  Name(options_.rule), 100 * options_.gain, next.size, present.size);
+                                  Name(options_.name), 100 * options_.gain, next.size, present.size);
   }
   if (outcome.changed) Adopt(statistics, choice, outcome);
   return outcome;
@@ -193,15 +211,16 @@ absl::StatusOr<AdaptiveOutcome> AdaptivePolicy::Step(absl::Span<const TensorStat
 void AdaptivePolicy::Adopt(absl::Span<const TensorStatistics> statistics, const std::vector<size_t>& choice,
                            const AdaptiveOutcome& outcome) {
   for (size_t t = 0; t < candidates_.size(); ++t) {
-    if (choice[t] == choice_[t] && rows_[t].reason != "configured") continue;
-    const Candidate& candidate = candidates_[t].all[choice[t]];
     if (candidates_[t].Fixed()) continue;
-    rows_[t] = candidate.row;
+    const Candidate& candidate = candidates_[t].all[choice[t]];
     if (pinned_[t].has_value()) {
+      rows_[t] = candidate.row;
       rows_[t].reason = "pinned";
     } else {
+      if (statistics[t].squared_error.empty()) continue;
       const double error = ErrorOf(statistics[t], choice[t]);
-      rows_[t].reason = absl::StrFormat("%s: %.3g %% of the error, %.3g %% of the bytes", Name(options_.rule),
+      rows_[t] = candidate.row;
+      rows_[t].reason = absl::StrFormat("%s: %.3g %% of the error, %.3g %% of the bytes", Name(options_.name),
                                         outcome.error > 0 ? 100 * error / outcome.error : 0.0,
                                         outcome.bytes > 0 ? 100 * candidate.bytes / outcome.bytes : 0.0);
     }

@@ -6,15 +6,15 @@
 //               alpha (Markov et al., MLSys 2024; reference: lgreco.md). Up to a hundred tensors by the
 //               published program of 10,000 bins, with the configured setting to fall back on; beyond these,
 //               where a bin a tensor is too much, on the hull (knapsack.h)
-//   accordion   twice the configured bytes for a tensor whose gradient's norm has changed by half since it
-//   was last
-//               looked at, else half of them (Agarwal et al., MLSys 2021)
-//   both        accordion's choice is the budget, and lgreco divides it
+//   accordion   twice the configured bytes for a tensor whose gradient's norm has changed by half or more
+//   since
+//               it was last looked at, else half of them (Agarwal et al., MLSys 2021)
+//   lgreco_accordion   accordion's choice is the budget, and lgreco divides it
 //
-// `metric` says what adds up: norms, as published, or their squares, which the error of the whole is made of.
-// With squares the budget is alpha squared, so that alpha is of norms in both.
+// `policy.error` says what adds up: norms, as published, or their squares, which the error of the whole is
+// made of. With squares the budget is alpha squared, so that alpha is of norms in both.
 //
-// A plan is left alone while another would gain less than `gain` of its bytes, as long as it keeps the
+// A plan is left alone while another would gain less than `policy.gain` of its bytes, as long as it keeps the
 // budget; and where nothing can be told (no gradient). A tensor that is pinned has its row whatever the rest
 // does.
 //
@@ -37,22 +37,11 @@
 
 namespace terse::policy {
 
-enum class AdaptiveRule : uint8_t { kLgreco, kAccordion, kBoth };
-enum class ErrorMetric : uint8_t { kSum, kSumSquared };
-
-struct AdaptiveOptions {
-  AdaptiveRule rule = AdaptiveRule::kLgreco;
-  std::vector<wire::Codec> families = {};  // beside the configured compressor's
-  ErrorMetric metric = ErrorMetric::kSum;
-  double alpha = 1.0;
-  double gain = 0.02;
-  double critical = 0.5;  // accordion's relative change of a norm
-};
-
 // Of one tensor: means over a window of steps and over ranks.
 struct TensorStatistics {
-  std::vector<double> squared_error;  // of the gradient with residual, by candidate
-  double norm = 0;                    // of the gradient
+  // Of the gradient with residual, by candidate. Empty: nothing was measured, and the tensor stays as it is.
+  std::vector<double> squared_error;
+  double norm = 0;  // of the gradient
 };
 
 // What a call of Step came to.
@@ -60,7 +49,7 @@ struct AdaptiveOutcome {
   bool changed = false;
   double bytes = 0;          // that a rank sends in a step under the rows, of tensors that are compressed
   double uniform_bytes = 0;  // under the configured setting
-  double error = 0;          // in the metric
+  double error = 0;          // as they add up
   double budget = 0;
   double lower_bound = 0;  // of bytes, under the budget; lgreco only
   KnapsackWay way = KnapsackWay::kFallback;
@@ -69,13 +58,17 @@ struct AdaptiveOutcome {
 
 class AdaptivePolicy {
  public:
-  AdaptivePolicy(const wire::Config& config, AdaptiveOptions options, int world_size,
-                 absl::Span<const TensorInfo> tensors);
+  // By config.policy, whose name is not `static`; families are names of codecs (Settings::Validate).
+  AdaptivePolicy(const wire::Config& config, int world_size, absl::Span<const TensorInfo> tensors);
 
   // By tensor; whoever measures errors needs them.
   const std::vector<Candidates>& candidates() const { return candidates_; }
   // The rows in force: at first the configured ones.
   const std::vector<wire::PlanRow>& rows() const { return rows_; }
+
+  // The rows in force are these, for a policy that comes to a job that runs. What is not a candidate counts
+  // as the configured one. As many as tensors.
+  void Assume(absl::Span<const wire::PlanRow* const> rows);
 
   // INVALID_ARGUMENT, and nothing is changed: statistics of other tensors or candidates, or numbers that are
   // not finite or negative. A tensor that is not compressed needs none.
@@ -96,7 +89,7 @@ class AdaptivePolicy {
   void Adopt(absl::Span<const TensorStatistics> statistics, const std::vector<size_t>& choice,
              const AdaptiveOutcome& outcome);
 
-  AdaptiveOptions options_;
+  wire::Config::Policy options_;
   std::vector<Candidates> candidates_;
   std::vector<size_t> choice_;  // by tensor
   std::vector<std::optional<size_t>> pinned_;

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
+#include <string>
 #include <utility>
 
 #include "proto/wire/matrix_view.h"
@@ -113,8 +115,7 @@ double BytesOf(const wire::PlanRow& row, int world_size, const TensorInfo& tenso
   }
 }
 
-Candidates CandidatesOf(const wire::Config& config, const std::vector<wire::Codec>& families, int world_size,
-                        const TensorInfo& tensor) {
+Candidates CandidatesOf(const wire::Config& config, int world_size, const TensorInfo& tensor) {
   Candidates candidates;
   const wire::PlanRow uniform = StaticRow(config, world_size, tensor);
   // What is small, excluded or alone stays dense whatever the family.
@@ -127,8 +128,9 @@ Candidates CandidatesOf(const wire::Config& config, const std::vector<wire::Code
   const double dense_bytes = candidates.all[0].bytes;
 
   std::vector<wire::Codec> all = {config.compressor};
-  for (const wire::Codec family : families) {
-    if (std::find(all.begin(), all.end(), family) == all.end()) all.push_back(family);
+  for (const std::string& name : config.policy.families) {
+    const std::optional<wire::Codec> family = wire::ParseCodec(name);
+    if (family.has_value() && std::find(all.begin(), all.end(), *family) == all.end()) all.push_back(*family);
   }
   for (const wire::Codec family : all) {
     const size_t first = candidates.all.size();

@@ -40,9 +40,8 @@ struct Candidates {
   bool Fixed() const { return all.size() == 1; }
 };
 
-// Families beside the configured compressor's, which is always one of them. Method allreduce only.
-Candidates CandidatesOf(const wire::Config& config, const std::vector<wire::Codec>& families, int world_size,
-                        const TensorInfo& tensor);
+// Of the configured compressor and config.policy.families. Method allreduce only.
+Candidates CandidatesOf(const wire::Config& config, int world_size, const TensorInfo& tensor);
 
 // Bytes that a rank sends for one exchange by this row.
 double BytesOf(const wire::PlanRow& row, int world_size, const TensorInfo& tensor);
