@@ -7,7 +7,7 @@
 //   quantize   the distances to the levels that the codec would choose, or their mean over random
 //              roundings; all numbers of bits in one pass over the blocks
 //   powersgd   the squares of the greatest singular values: by a Gram matrix where the matrix is narrow, else
-//              by two steps of a subspace iteration (Rayleigh-Ritz)
+//              by three power iterations (Rayleigh-Ritz)
 //   onebit     in closed form from sums of magnitudes and squares
 //   fp16, bf16 element by element;  none: 0
 //
@@ -31,7 +31,7 @@
 namespace terse {
 
 // Elements of a vector that are looked at, about.
-inline constexpr size_t kErrorSample = size_t{1} << 20;
+inline constexpr size_t kErrorSample = size_t{1} << 17;
 
 // By setting. `shape` is the tensor's, of c.size() elements. INVALID_ARGUMENT: a setting that the codec
 // cannot work with, or a shape of another number of elements.

@@ -4,16 +4,17 @@
 #include <numeric>
 
 #include "compressors/errors/parts.h"
-#include "compressors/random_key.h"
+#include "compressors/kernels/dispatch.h"
+#include "compressors/orthonormalize.h"
 
 namespace terse::errors {
 namespace {
 
 // Up to this length of the shorter side the Gram matrix is made whole.
-constexpr size_t kNarrow = 128;
+constexpr size_t kNarrow = 64;
 // Columns of the subspace beyond the greatest rank that is asked for.
 constexpr size_t kMore = 8;
-constexpr int kIterations = 2;
+constexpr int kIterations = 3;
 constexpr int kSweeps = 30;
 
 // A square matrix, row after row.
@@ -105,64 +106,34 @@ std::vector<double> OfGram(absl::Span<const float> c, const wire::MatrixView& vi
   return Eigenvalues(std::move(gram));
 }
 
-// width x count, row after row, with orthonormal columns (modified Gram-Schmidt, twice); columns without
-// length become zero.
-void Orthonormalize(size_t width, size_t count, std::vector<double>* q) {
-  for (size_t j = 0; j < count; ++j) {
-    const auto column = [&](size_t k) {
-      return [q, count, k](size_t i) -> double& { return (*q)[i * count + k]; };
-    };
-    const auto mine = column(j);
-    double before = 0;
-    for (size_t i = 0; i < width; ++i) before += mine(i) * mine(i);
-    for (int pass = 0; pass < 2; ++pass) {
-      for (size_t k = 0; k < j; ++k) {
-        const auto other = column(k);
-        double dot = 0;
-        for (size_t i = 0; i < width; ++i) dot += mine(i) * other(i);
-        for (size_t i = 0; i < width; ++i) mine(i) -= dot * other(i);
-      }
-    }
-    double square = 0;
-    for (size_t i = 0; i < width; ++i) square += mine(i) * mine(i);
-    const double scale = square > 1e-24 * before && square > 0 ? 1 / std::sqrt(square) : 0;
-    for (size_t i = 0; i < width; ++i) mine(i) *= scale;
+// Ritz values of the Gram matrix in a subspace that power iterations have turned to the greatest ones, by the
+// codec's own kernels.
+std::vector<double> OfSubspace(absl::Span<const float> c, const wire::MatrixView& view, size_t count) {
+  const kernels::FactorShape shape{
+      .rows = static_cast<size_t>(view.rows), .columns = static_cast<size_t>(view.columns), .rank = count};
+  const kernels::Kernels& kernels = kernels::ActiveKernels();
+  std::vector<double> scratch(std::max(shape.rows, shape.columns));
+  std::vector<float> left(shape.rows * count);
+  std::vector<float> right(shape.columns * count);  // zero columns become random ones
+  std::vector<float> matrix(c.size());
+  const std::vector<float> zeros(c.size());
+  for (int i = 0; i < kIterations; ++i) {
+    Orthonormalize(shape.columns, count, /*key=*/1, right.data(), scratch.data());
+    // The first time this copies c, without what is not finite.
+    kernels.project_rows(shape, {}, i == 0 ? c.data() : zeros.data(), matrix.data(), right.data(),
+                         left.data());
+    Orthonormalize(shape.rows, count, /*key=*/2, left.data(), scratch.data());
+    kernels.project_columns(shape, matrix.data(), left.data(), right.data(), 0, shape.columns);
   }
-}
-
-// Ritz values of the Gram matrix in a subspace that two of its products have turned to the greatest ones.
-std::vector<double> OfSubspace(absl::Span<const float> c, const wire::MatrixView& view, size_t width,
-                               size_t count) {
-  std::vector<double> q(width * count);
-  uint64_t key = 1;
-  for (double& x : q) {
-    key = Mix(key, 1);
-    x = static_cast<double>(key >> 11) * 0x1p-53 - 0.5;
-  }
-  std::vector<double> product(width * count);
-  std::vector<double> y(count);
-  Orthonormalize(width, count, &q);
-  for (int i = 0;; ++i) {
-    std::fill(product.begin(), product.end(), 0.0);
-    VisitVectors(c, view, [&](const double* a) {
-      std::fill(y.begin(), y.end(), 0.0);
-      for (size_t r = 0; r < width; ++r) {
-        const double* const row = q.data() + r * count;
-        for (size_t j = 0; j < count; ++j) y[j] += a[r] * row[j];
-      }
-      for (size_t r = 0; r < width; ++r) {
-        double* const row = product.data() + r * count;
-        for (size_t j = 0; j < count; ++j) row[j] += a[r] * y[j];
-      }
-    });
-    if (i == kIterations) break;
-    std::swap(q, product);
-    Orthonormalize(width, count, &q);
-  }
+  // With orthonormal P and Q = transpose(M) P the values are those of transpose(Q) Q.
   Square projected(count);
-  for (size_t r = 0; r < width; ++r) {
-    for (size_t i = 0; i < count; ++i) {
-      for (size_t j = 0; j < count; ++j) projected.at(i, j) += q[r * count + i] * product[r * count + j];
+  for (size_t i = 0; i < count; ++i) {
+    for (size_t j = i; j < count; ++j) {
+      double dot = 0;
+      for (size_t k = 0; k < shape.columns; ++k) {
+        dot += double{right[i * shape.columns + k]} * right[j * shape.columns + k];
+      }
+      projected.at(i, j) = projected.at(j, i) = dot;
     }
   }
   return Eigenvalues(std::move(projected));
@@ -179,9 +150,8 @@ std::vector<double> LowRankErrors(absl::Span<const wire::CodecParams> settings, 
     most = std::max(most, static_cast<size_t>(view.RankWithin(params.rank)));
   }
   const size_t count = most + kMore;
-  const std::vector<double> values = width <= std::max(kNarrow, count) && width <= 2 * kNarrow
-                                         ? OfGram(c, view, width)
-                                         : OfSubspace(c, view, width, std::min(count, width));
+  const std::vector<double> values =
+      width <= kNarrow ? OfGram(c, view, width) : OfSubspace(c, view, std::min(count, width));
   double all = 0;
   for (const float x : c) all += Finite(x) * Finite(x);
   std::vector<double> squared;

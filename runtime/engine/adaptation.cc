@@ -36,7 +36,9 @@ bool Adaptation::Measures(uint32_t tensor, uint64_t step) const {
   const auto interval = static_cast<uint64_t>(config_.policy.interval);
   const uint64_t at = step % interval;
   if (at + static_cast<uint64_t>(config_.policy.window) < interval) return false;
-  return (tensor + at) % static_cast<uint64_t>(group_.size()) == static_cast<uint64_t>(group_.rank());
+  // No rank measures a tensor twice.
+  const auto turns = static_cast<uint64_t>(std::max<int64_t>(group_.size(), config_.policy.window));
+  return (tensor + at) % turns == static_cast<uint64_t>(group_.rank());
 }
 
 void Adaptation::Prepare(absl::Span<const std::unique_ptr<Tensor>> tensors) {

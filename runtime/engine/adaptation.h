@@ -2,9 +2,9 @@
 //
 // What a policy that decides while the job trains needs of the data path. In the last steps before each
 // decision (policy.window of every policy.interval) the ranks share the tensors out among themselves, others
-// in each step, and measure what each candidate would leave of the gradient with its residual
-// (compressors/errors). Then these sums are added up over the ranks, rank 0 asks the policy, and all ranks go
-// over to what it says, at the same step.
+// in each step and no rank one of them twice, and measure what each candidate would leave of the gradient
+// with its residual (compressors/errors). Then these sums are added up over the ranks, rank 0 asks the
+// policy, and all ranks go over to what it says, at the same step.
 //
 // Owned and used by the engine alone. What it does on all ranks alike follows from applied steps and from the
 // table of tensors, which ranks have compared.

@@ -94,7 +94,7 @@ TEST(ErrorTable, OfALongVectorIsNearThoughOnlyPartsAreLookedAt) {
     const auto estimated = One(test_case, c);
     ASSERT_TRUE(estimated.ok()) << estimated.status();
     const double encoded = Encoded(test_case, c, 1);
-    EXPECT_NEAR((*estimated)[0], encoded, 0.03 * encoded) << wire::Name(codec) << ' ' << density;
+    EXPECT_NEAR((*estimated)[0], encoded, 0.1 * encoded) << wire::Name(codec) << ' ' << density;
   }
 }
 
@@ -149,7 +149,7 @@ TEST(ErrorTable, OfPowerSgdIsWhatSingularValuesLeave) {
   };
   // Narrow ones are exact; of wide ones it is an iteration's.
   for (const Shape& shape : {Shape{200, 40, 1e-5}, Shape{40, 200, 1e-5}, Shape{9, 7, 1e-5},
-                             Shape{420, 300, 0.03}, Shape{300, 420, 0.03}}) {
+                             Shape{420, 300, 0.05}, Shape{300, 420, 0.05}}) {
     const size_t width = std::min(shape.rows, shape.columns);
     for (const double decay : {0.8, 0.97, 0.999}) {
       SCOPED_TRACE(std::to_string(shape.rows) + " x " + std::to_string(shape.columns) + ", " +
@@ -176,7 +176,7 @@ TEST(ErrorTable, OfPowerSgdIsWhatSingularValuesLeave) {
       for (size_t i = 0; i < ranks.size(); ++i) {
         double kept = 0;
         for (size_t k = ranks[i]; k < width; ++k) kept += values[k] * values[k];
-        EXPECT_NEAR((*estimated)[i], kept, shape.near * kept + 1e-6 * Square(c)) << "rank " << ranks[i];
+        EXPECT_NEAR((*estimated)[i], kept, shape.near * kept + 1e-5 * Square(c)) << "rank " << ranks[i];
       }
     }
   }
