@@ -223,9 +223,9 @@ absl::StatusOr<std::optional<std::vector<wire::PlanRow>>> Adaptation::Decide(
         return wrong();
       rows->push_back(all[k.get<size_t>()].row);
       rows->back().reason = (*reasons)[t].get<std::string>();
-      std::string from = wire::RowText(tensors[t]->planned);
-      std::string to = wire::RowText(rows->back());
-      if (from != to) event.changes.push_back({tensors[t]->name, std::move(from), std::move(to)});
+      if (wire::RowText(tensors[t]->planned) == wire::RowText(rows->back())) continue;
+      event.changes.push_back(
+          {tensors[t]->name, policy::SettingText(tensors[t]->planned), policy::SettingText(rows->back())});
     }
     ++plans_;
   }

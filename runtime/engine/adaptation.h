@@ -51,7 +51,7 @@ class Adaptation {
   // For the report.
   struct Change {
     std::string tensor;
-    std::string from;  // RowText
+    std::string from;  // policy::SettingText
     std::string to;
   };
   struct Event {

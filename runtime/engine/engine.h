@@ -89,7 +89,7 @@ class Engine {
   absl::Status SetMask(uint32_t tensor, const uint8_t* flags);
   // `steps` gradients of the tensor have been reduced without the group since its last exchange.
   absl::Status SetExactSteps(uint32_t tensor, int64_t steps);
-  // Exchanges in a row that went dense because that is faster.
+  // Exchanges in a row that went dense because that is faster, or because the plan has never said otherwise.
   absl::StatusOr<uint64_t> DenseRun(uint32_t tensor) const;
 
   // Goes over to another plan, of a higher version, for the step under way: nothing of it may have been

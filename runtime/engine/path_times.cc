@@ -58,8 +58,10 @@ void Engine::CountExchanges(absl::Span<Tensor* const> tensors) {
 
 absl::StatusOr<uint64_t> Engine::DenseRun(uint32_t tensor) const {
   if (tensor >= tensors_.size()) return CheckCall({.tensor = tensor});
-  const PathTiming* const timing = tensors_[tensor]->timing.get();
-  return timing == nullptr ? 0 : timing->choice.dense_run();
+  const Tensor& its = *tensors_[tensor];
+  if (its.timing != nullptr) return its.timing->choice.dense_run();
+  // Dense by plan, and nothing of it can wait.
+  return its.was_compressed ? 0 : its.exchanges;
 }
 
 std::vector<float> Engine::TimesToTell() const {

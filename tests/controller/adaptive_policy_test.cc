@@ -105,6 +105,19 @@ TEST(Candidates, AreAroundTheConfiguredSettingAndCheaperThanDense) {
     EXPECT_LT(candidate.row.codec == wire::Codec::kNone ? 0 : candidate.row.params.rank, 32u);
 }
 
+TEST(Candidates, SayWhatTheyAre) {
+  wire::PlanRow row;
+  EXPECT_EQ(SettingText(row), "dense");
+  row.codec = wire::Codec::kQuantize;
+  EXPECT_EQ(SettingText(row), "quantize, 4 bits");
+  row.codec = wire::Codec::kTopK;
+  EXPECT_EQ(SettingText(row), "topk, density 0.01");
+  row.codec = wire::Codec::kPowerSgd;
+  EXPECT_EQ(SettingText(row), "powersgd, rank 4");
+  row.codec = wire::Codec::kOneBit;
+  EXPECT_EQ(SettingText(row), "onebit");
+}
+
 TEST(AdaptivePolicy, LgrecoSendsLessForTheSameError) {
   for (const auto& codec : {"quantize", "topk", "powersgd"}) {
     for (const char* error : {"l2", "squared"}) {

@@ -120,7 +120,7 @@ TEST(Adaptation, AllRanksGoOverToTheSameRows) {
 TEST(Adaptation, TheLargeLayerOfSmallGradientsGetsFewerBits) {
   const std::vector<Result> results = Train(2, {{"policy.name", "lgreco"}}, 8);
   const std::string small = results[0].report.at("policy").at("events").at(0).at("changes").dump();
-  EXPECT_THAT(small, HasSubstr("layer2"));
+  EXPECT_THAT(small, HasSubstr(R"({"from":"quantize, 4 bits","tensor":"layer2","to":"quantize, 2 bits"})"));
   EXPECT_THAT(results[0].rows[2], HasSubstr("bits 2")) << results[0].rows[2];
 }
 

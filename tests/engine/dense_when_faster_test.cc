@@ -364,6 +364,22 @@ TEST(DenseWhenFaster, DensityWarmUp) {
   });
 }
 
+TEST(DenseWhenFaster, WhatIsDenseByPlanRunsDenseFromTheFirst) {
+  RunPriced(2, Faster({{"compressor", "none"}}), [](Rank& rank) {
+    rank.Register();
+    for (uint64_t n = 0; n < 5; ++n) {
+      EXPECT_EQ(*rank.engine.DenseRun(0), n);
+      rank.Steps(1);
+    }
+    ASSERT_TRUE(rank.engine.Adopt(PlanOf(1, rank.engine.step(), {Compressed(wire::Codec::kFp16)})).ok());
+    rank.Steps(1);
+    EXPECT_EQ(*rank.engine.DenseRun(0), 0u);
+    ASSERT_TRUE(rank.engine.Adopt(PlanOf(2, rank.engine.step(), {Dense()})).ok());
+    rank.Steps(3);
+    EXPECT_EQ(*rank.engine.DenseRun(0), 0u) << "a residual may wait";
+  });
+}
+
 // What was worth its while is so all the more at a lower density.
 TEST(DenseWhenFaster, DensityThatFallsFurtherIsNotTriedAgain) {
   const wire::Config config = Faster({{"compressor", "topk"},

@@ -220,9 +220,10 @@ void AdaptivePolicy::Adopt(absl::Span<const TensorStatistics> statistics, const 
       if (statistics[t].squared_error.empty()) continue;
       const double error = ErrorOf(statistics[t], choice[t]);
       rows_[t] = candidate.row;
-      rows_[t].reason = absl::StrFormat("%s: %.3g %% of the error, %.3g %% of the bytes", Name(options_.name),
-                                        outcome.error > 0 ? 100 * error / outcome.error : 0.0,
-                                        outcome.bytes > 0 ? 100 * candidate.bytes / outcome.bytes : 0.0);
+      rows_[t].reason =
+          absl::StrFormat("%s: %s, %.3g %% of the error, %.3g %% of the bytes", Name(options_.name),
+                          SettingText(candidate.row), outcome.error > 0 ? 100 * error / outcome.error : 0.0,
+                          outcome.bytes > 0 ? 100 * candidate.bytes / outcome.bytes : 0.0);
     }
   }
   choice_ = choice;

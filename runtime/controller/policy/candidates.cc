@@ -7,7 +7,9 @@
 #include <string>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "proto/wire/matrix_view.h"
+#include "proto/wire/text.h"
 #include "runtime/controller/policy/cost_model.h"
 
 namespace terse::policy {
@@ -80,6 +82,22 @@ size_t Nearest(const std::vector<Candidate>& all, wire::Codec codec, double byte
 }
 
 }  // namespace
+
+std::string SettingText(const wire::PlanRow& row) {
+  const absl::string_view name = wire::View(wire::Name(row.codec));
+  switch (row.codec) {
+    case wire::Codec::kNone:
+      return "dense";
+    case wire::Codec::kQuantize:
+      return absl::StrCat(name, ", ", row.params.bits, " bits");
+    case wire::Codec::kTopK:
+      return absl::StrCat(name, ", density ", row.params.density);
+    case wire::Codec::kPowerSgd:
+      return absl::StrCat(name, ", rank ", row.params.rank);
+    default:
+      return std::string(name);
+  }
+}
 
 double BytesOf(const wire::PlanRow& row, int world_size, const TensorInfo& tensor) {
   const Machine machine;

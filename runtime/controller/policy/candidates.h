@@ -15,6 +15,7 @@
 #define TERSE_RUNTIME_CONTROLLER_POLICY_CANDIDATES_H_
 
 #include <cstddef>
+#include <string>
 #include <vector>
 
 #include "proto/wire/config.h"
@@ -42,6 +43,10 @@ struct Candidates {
 
 // Of the configured compressor and config.policy.families. Method allreduce only.
 Candidates CandidatesOf(const wire::Config& config, int world_size, const TensorInfo& tensor);
+
+// What a policy decides of a row, for people: "quantize, 3 bits", "topk, density 0.005", "powersgd, rank 4",
+// "dense".
+std::string SettingText(const wire::PlanRow& row);
 
 // Bytes that a rank sends for one exchange by this row.
 double BytesOf(const wire::PlanRow& row, int world_size, const TensorInfo& tensor);
