@@ -380,6 +380,14 @@ TEST(DenseWhenFaster, WhatIsDenseByPlanRunsDenseFromTheFirst) {
   });
 }
 
+TEST(DenseWhenFaster, SumsInRankOrderAreNobodyElses) {
+  RunPriced(2, Faster({{"compressor", "none"}, {"dense", "deterministic"}}), [](Rank& rank) {
+    rank.Register();
+    rank.Steps(20);
+    EXPECT_EQ(*rank.engine.DenseRun(0), 0u);
+  });
+}
+
 // What was worth its while is so all the more at a lower density.
 TEST(DenseWhenFaster, DensityThatFallsFurtherIsNotTriedAgain) {
   const wire::Config config = Faster({{"compressor", "topk"},

@@ -36,7 +36,7 @@ def main() -> None:
         require(unseen.returncode == 1 and "needs --replace-mpi" in unseen.stderr, unseen)
 
         report.unlink()
-        run = terse("run", "--replace-mpi", "--compressor", "none", "--dense-when-faster", "false", "--report", str(report), *job)
+        run = terse("run", "--replace-mpi", "--compressor", "none", "--dense", "deterministic", "--report", str(report), *job)
         require(run.returncode == 0, run)
         (world,) = json.loads(report.read_text())["communicators"]
         require(world["compressed_calls"] == 37, world)

@@ -187,9 +187,10 @@ TERSE_API terse_status_t terse_group_set_global_batch(terse_group_t* group, int6
 TERSE_API terse_status_t terse_group_set_exact(terse_group_t* group, int32_t exact);
 
 /* How many exchanges in a row the tensor has gone dense because that is faster (`dense_when_faster`) since it
- * was last compressed or tried, or because its plan never was another. The same on all ranks. A caller that
- * has another way to sum may leave the group out for a while then; what waits in the residual waits on, and
- * conditions that change are noticed by the exchanges that still come. Not collective. */
+ * was last compressed or tried, or because its plan never was another; 0 with `dense: deterministic`. The
+ * same on all ranks. A caller that has another way to sum may leave the group out for a while then; what
+ * waits in the residual waits on, and conditions that change are noticed by the exchanges that still come.
+ * Not collective. */
 TERSE_API terse_status_t terse_tensor_dense_run(terse_group_t* group, terse_tensor_t tensor,
                                                 int64_t* exchanges);
 
