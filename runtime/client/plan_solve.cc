@@ -59,8 +59,9 @@ absl::StatusOr<std::vector<uint32_t>> Choice(const Json& json, const std::string
 // What is in `from`, if that went well.
 template <typename T>
 absl::Status Take(absl::StatusOr<T> from, T* to) {
-  if (from.ok()) *to = *std::move(from);
-  return from.status();
+  if (!from.ok()) return from.status();
+  *to = *std::move(from);
+  return absl::OkStatus();
 }
 
 absl::Status Read(const Json& json, policy::Knapsack* problem) {
