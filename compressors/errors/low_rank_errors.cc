@@ -5,6 +5,7 @@
 
 #include "compressors/errors/parts.h"
 #include "compressors/kernels/dispatch.h"
+#include "compressors/kernels/vector.h"
 #include "compressors/orthonormalize.h"
 
 namespace terse::errors {
@@ -152,8 +153,7 @@ std::vector<double> LowRankErrors(absl::Span<const wire::CodecParams> settings, 
   const size_t count = most + kMore;
   const std::vector<double> values =
       width <= kNarrow ? OfGram(c, view, width) : OfSubspace(c, view, std::min(count, width));
-  double all = 0;
-  for (const float x : c) all += Finite(x) * Finite(x);
+  const double norm = kernels::FiniteNorm(c);
   std::vector<double> squared;
   squared.reserve(settings.size());
   for (const wire::CodecParams& params : settings) {
@@ -161,7 +161,7 @@ std::vector<double> LowRankErrors(absl::Span<const wire::CodecParams> settings, 
     const double sent = std::accumulate(
         values.begin(), values.begin() + static_cast<ptrdiff_t>(std::min(rank, values.size())), 0.0);
     // A full rank is exact but for rounding.
-    squared.push_back(rank == width ? 0.0 : std::max(0.0, all - sent));
+    squared.push_back(rank == width ? 0.0 : std::max(0.0, norm * norm - sent));
   }
   return squared;
 }

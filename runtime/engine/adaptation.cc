@@ -2,12 +2,12 @@
 #include "runtime/engine/adaptation.h"
 
 #include <algorithm>
-#include <cmath>
 #include <nlohmann/json.hpp>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "compressors/errors/error_table.h"
+#include "compressors/kernels/vector.h"
 #include "proto/wire/text.h"
 
 namespace terse::engine {
@@ -62,13 +62,9 @@ absl::Status Adaptation::Measure(absl::Span<const std::unique_ptr<Tensor>> tenso
   const Clock::time_point begin = Clock::now();
   tensor->Materialize();
   const absl::Span<const float> residual = tensor->method->residual();
-  sum_.resize(gradient.size());
-  double square = 0;
-  for (size_t i = 0; i < gradient.size(); ++i) {
-    const float g = std::isfinite(gradient[i]) ? gradient[i] : 0.0f;
-    square += static_cast<double>(g) * g;
-    sum_[i] = residual.empty() ? g : g + residual[i];
-  }
+  sum_.assign(residual.begin(), residual.end());
+  sum_.resize(gradient.size(), 0.0f);
+  kernels::AddFinite(gradient, absl::MakeSpan(sum_));
   // Of a masked tensor only what takes part is exchanged, and that is no matrix.
   const std::vector<int64_t> flat = {static_cast<int64_t>(gradient.size())};
   const std::vector<int64_t>& shape = tensor->mask.all() ? tensor->shape : flat;
@@ -88,7 +84,7 @@ absl::Status Adaptation::Measure(absl::Span<const std::unique_ptr<Tensor>> tenso
     k += settings.size();
   }
   sums.count += 1;
-  sums.norm += std::sqrt(square);
+  sums.norm += kernels::FiniteNorm(gradient);
   measure_ms_ += MillisecondsSince(begin);
   return absl::OkStatus();
 }
@@ -141,18 +137,9 @@ std::string Adaptation::Ask(absl::Span<const std::unique_ptr<Tensor>> tensors) {
             {"lower_bound", outcome->lower_bound},
             {"way", policy::Name(outcome->way)}};
   if (outcome->changed) {
-    Json choice = Json::array();
+    told["choice"] = policy_->choice();
     Json reasons = Json::array();
-    for (size_t t = 0; t < tensors_; ++t) {
-      const std::vector<policy::Candidate>& all = policy_->candidates()[t].all;
-      const std::string text = wire::RowText(policy_->rows()[t]);
-      const auto same = std::find_if(all.begin(), all.end(), [&](const policy::Candidate& candidate) {
-        return wire::RowText(candidate.row) == text;
-      });
-      choice.push_back(same - all.begin());
-      reasons.push_back(policy_->rows()[t].reason.substr(0, kMostReason));
-    }
-    told["choice"] = std::move(choice);
+    for (const wire::PlanRow& row : policy_->rows()) reasons.push_back(row.reason.substr(0, kMostReason));
     told["reasons"] = std::move(reasons);
   }
   return told.dump(-1, ' ', false, Json::error_handler_t::replace);

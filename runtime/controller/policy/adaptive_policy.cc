@@ -212,14 +212,14 @@ void AdaptivePolicy::Adopt(absl::Span<const TensorStatistics> statistics, const 
                            const AdaptiveOutcome& outcome) {
   for (size_t t = 0; t < candidates_.size(); ++t) {
     if (candidates_[t].Fixed()) continue;
+    const bool measured = !statistics[t].squared_error.empty();
+    if (!measured && !pinned_[t].has_value()) continue;
     const Candidate& candidate = candidates_[t].all[choice[t]];
+    rows_[t] = candidate.row;
     if (pinned_[t].has_value()) {
-      rows_[t] = candidate.row;
       rows_[t].reason = "pinned";
     } else {
-      if (statistics[t].squared_error.empty()) continue;
       const double error = ErrorOf(statistics[t], choice[t]);
-      rows_[t] = candidate.row;
       rows_[t].reason =
           absl::StrFormat("%s: %s, %.3g %% of the error, %.3g %% of the bytes", Name(options_.name),
                           SettingText(candidate.row), outcome.error > 0 ? 100 * error / outcome.error : 0.0,

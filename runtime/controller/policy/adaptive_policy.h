@@ -65,6 +65,8 @@ class AdaptivePolicy {
   const std::vector<Candidates>& candidates() const { return candidates_; }
   // The rows in force: at first the configured ones.
   const std::vector<wire::PlanRow>& rows() const { return rows_; }
+  // The candidates that these are, by tensor.
+  const std::vector<size_t>& choice() const { return choice_; }
 
   // The rows in force are these, for a policy that comes to a job that runs. What is not a candidate counts
   // as the configured one. As many as tensors.

@@ -160,7 +160,6 @@ class Best {
     way_ = way;
   }
   const std::optional<Positions>& positions() const { return positions_; }
-  double finish() const { return worth_.first; }
   KnapsackWay way() const { return way_; }
 
  private:
