@@ -41,3 +41,17 @@ function(terse_find_mpi name wrapper show_compile show_link launcher)
 endfunction()
 terse_find_mpi(OPENMPI mpicxx.openmpi --showme:compile --showme:link mpirun.openmpi)
 terse_find_mpi(MPICH mpicxx.mpich -compile_info -link_info mpirun.mpich)
+
+# The controller: its schema, its server and its store. Each is a program or a plug-in of its own, so a build
+# without them is whole but for these.
+pkg_check_modules(TERSE_GRPC IMPORTED_TARGET grpc++ protobuf)
+pkg_check_modules(TERSE_SQLITE IMPORTED_TARGET sqlite3)
+find_package(spdlog QUIET)
+find_program(TERSE_PROTOC protoc)
+find_program(TERSE_GRPC_PLUGIN grpc_cpp_plugin)
+if(TERSE_GRPC_FOUND AND TERSE_SQLITE_FOUND AND spdlog_FOUND AND TERSE_PROTOC AND TERSE_GRPC_PLUGIN)
+  set(TERSE_CONTROLLER ON)
+else()
+  set(TERSE_CONTROLLER OFF)
+  message(STATUS "Terse: gRPC, Protobuf, SQLite or spdlog not found; the controller is not built")
+endif()

@@ -44,6 +44,8 @@ packages=(
   libyaml-cpp-dev  # configuration files
   libcli11-dev     # the command line of `terse`
   nlohmann-json3-dev # reports
+  # The controller: its schema and server, its store, its log.
+  libgrpc++-dev libprotobuf-dev protobuf-compiler protobuf-compiler-grpc libsqlite3-dev libspdlog-dev
   # Transports. Both MPIs live side by side; the scripts call mpirun.openmpi and mpirun.mpich by name.
   libopenmpi-dev openmpi-bin
   libmpich-dev mpich

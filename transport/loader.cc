@@ -20,6 +20,7 @@
 #include "absl/strings/str_split.h"
 #include "transport/inproc/inproc.h"
 #include "transport/inproc/mutex.h"
+#include "transport/plugin_file.h"
 
 namespace terse::transport {
 namespace {
@@ -32,90 +33,29 @@ constexpr std::string_view kMpich = "mpi_mpich";
 constexpr char kOpenMpiSymbol[] = "ompi_mpi_comm_world";
 constexpr char kMpichSymbol[] = "MPII_Version_string";
 
-// A name becomes part of a file name, so it cannot lead out of the folders that are searched.
-bool IsPluginName(std::string_view name) {
-  return !name.empty() && std::all_of(name.begin(), name.end(), [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_';
-  });
-}
-
-// The folder of the object that this code is linked into: libterse.so, or the program itself.
-fs::path OwnFolder() {
-  Dl_info info;
-  link_map* map = nullptr;
-  std::string file = "/proc/self/exe";
-  const auto self = reinterpret_cast<const void*>(&OpenGroup);
-  if (dladdr1(self, &info, reinterpret_cast<void**>(&map), RTLD_DL_LINKMAP) != 0 && map != nullptr &&
-      map->l_name[0] != '\0') {
-    file = map->l_name;  // empty for the program, whose recorded name need not be a path
-  }
-  std::error_code error;
-  const fs::path path = fs::canonical(file, error);
-  return error ? fs::path() : path.parent_path();
-}
-
 std::string PluginFileName(std::string_view name) {
   return absl::StrCat("libterse_transport_", std::string(name), ".so");
 }
 
-std::vector<fs::path> SearchFolders() {
-  std::vector<fs::path> folders;
-  if (const char* path = secure_getenv("TERSE_PLUGIN_PATH"); path != nullptr) {
-    for (const std::string& folder : std::vector<std::string>(absl::StrSplit(path, ':', absl::SkipEmpty()))) {
-      folders.emplace_back(folder);
-    }
+absl::StatusOr<const PluginDescriptor*> Load(const std::string& name) {
+  const std::string file = PluginFileName(name);
+  const absl::StatusOr<void*> loaded = LoadPlugin(file, kPluginEntryName);
+  if (!loaded.ok()) {
+    return absl::Status(loaded.status().code(),
+                        absl::StrCat("transport '", name, "': ", loaded.status().message()));
   }
-  if (const fs::path own = OwnFolder(); !own.empty()) {
-    const fs::path above = own.parent_path();
-    for (const fs::path& folder : {own, own / "terse", above / "lib" / "terse",
-                                   above / TERSE_INSTALL_LIBDIR / "terse", above / "lib"}) {
-      if (std::find(folders.begin(), folders.end(), folder) == folders.end()) folders.push_back(folder);
-    }
+  const auto entry = reinterpret_cast<PluginEntry>(*loaded);
+  const PluginDescriptor* const descriptor = entry();
+  const auto refuse = [&](auto... why) {
+    return absl::FailedPreconditionError(absl::StrCat("transport plug-in ", file, why...));
+  };
+  if (descriptor == nullptr) return refuse(": ", kPluginEntryName, "() gave nothing");
+  if (descriptor->abi != kTransportAbi) {
+    return refuse(" has transport ABI ", descriptor->abi, ", this Terse has ABI ", kTransportAbi,
+                  "; install the plug-in of the same release");
   }
-  return folders;
-}
-
-absl::StatusOr<const PluginDescriptor*> LoadFile(const std::string& file) {
-  // Local: the symbols of one plug-in's libraries must not answer for another's.
-  void* handle = dlopen(file.c_str(), RTLD_NOW | RTLD_LOCAL);
-  if (handle == nullptr) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("cannot load transport plug-in ", file, ": ", dlerror()));
-  }
-  const auto entry = reinterpret_cast<PluginEntry>(dlsym(handle, kPluginEntryName));
-  const PluginDescriptor* descriptor = entry == nullptr ? nullptr : entry();
-  absl::Status refused;
-  if (entry == nullptr) {
-    refused = absl::FailedPreconditionError(
-        absl::StrCat(file, " is no transport plug-in: it does not export ", kPluginEntryName));
-  } else if (descriptor == nullptr) {
-    refused = absl::FailedPreconditionError(
-        absl::StrCat("transport plug-in ", file, ": ", kPluginEntryName, "() gave nothing"));
-  } else if (descriptor->abi != kTransportAbi) {
-    refused = absl::FailedPreconditionError(
-        absl::StrCat("transport plug-in ", file, " has transport ABI ", descriptor->abi,
-                     ", this Terse has ABI ", kTransportAbi, "; install the plug-in of the same release"));
-  } else if (descriptor->open == nullptr) {
-    refused = absl::FailedPreconditionError(absl::StrCat("transport plug-in ", file, " cannot open groups"));
-  }
-  if (refused.ok()) return descriptor;
-  dlclose(handle);
-  return refused;
-}
-
-absl::StatusOr<const PluginDescriptor*> FindAndLoad(const std::string& name) {
-  const std::string file_name = PluginFileName(name);
-  std::vector<std::string> looked_at;
-  for (const fs::path& folder : SearchFolders()) {
-    const fs::path file = folder / file_name;
-    std::error_code error;
-    if (fs::exists(file, error)) return LoadFile(file.string());
-    looked_at.push_back(folder.string());
-  }
-  return absl::NotFoundError(
-      absl::StrCat("transport '", name, "': no ", file_name, " in ", absl::StrJoin(looked_at, ", "),
-                   "; install the transport's package, or set TERSE_PLUGIN_PATH to the "
-                   "folder that has it"));
+  if (descriptor->open == nullptr) return refuse(" cannot open groups");
+  return descriptor;
 }
 
 // The plug-ins of this process. They stay loaded: their code may run until the process ends.
@@ -127,7 +67,7 @@ absl::StatusOr<const PluginDescriptor*> FindPlugin(const std::string& name) {
   static Table* const table = new Table;
   MutexLock lock(table->mutex);
   if (const auto found = table->loaded.find(name); found != table->loaded.end()) return found->second;
-  absl::StatusOr<const PluginDescriptor*> descriptor = FindAndLoad(name);
+  absl::StatusOr<const PluginDescriptor*> descriptor = Load(name);
   if (descriptor.ok()) table->loaded.emplace(name, *descriptor);
   return descriptor;
 }
@@ -158,15 +98,6 @@ std::string_view MpiInProcess() {
   return {};
 }
 
-bool PluginExists(std::string_view name) {
-  const std::string file_name = PluginFileName(name);
-  const std::vector<fs::path> folders = SearchFolders();
-  return std::any_of(folders.begin(), folders.end(), [&](const fs::path& folder) {
-    std::error_code error;
-    return fs::exists(folder / file_name, error);
-  });
-}
-
 }  // namespace
 
 std::string ResolveTransportName(std::string_view name) {
@@ -174,7 +105,8 @@ std::string ResolveTransportName(std::string_view name) {
   if (const std::string_view present = MpiInProcess(); !present.empty()) return std::string(present);
   if (getenv("OMPI_COMM_WORLD_SIZE") != nullptr) return std::string(kOpenMpi);
   if (getenv("PMI_RANK") != nullptr || getenv("PMI_SIZE") != nullptr) return std::string(kMpich);
-  return std::string(!PluginExists(kOpenMpi) && PluginExists(kMpich) ? kMpich : kOpenMpi);
+  return std::string(
+      !PluginExists(PluginFileName(kOpenMpi)) && PluginExists(PluginFileName(kMpich)) ? kMpich : kOpenMpi);
 }
 
 absl::StatusOr<std::unique_ptr<Group>> OpenGroup(std::string_view name, const OpenOptions& options) {

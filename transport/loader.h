@@ -2,9 +2,8 @@
 //
 // Opens a group by the transport's name. "inproc" is compiled in; "mpi" is the plug-in for the MPI that
 // is already in the process, or else the one whose launcher started it; any other name is looked up as
-// libterse_transport_<name>.so. Plug-ins are searched in TERSE_PLUGIN_PATH, beside libterse.so (or the
-// program), in terse/ there, and in ../lib/terse, ../<libdir>/terse and ../lib of that. A plug-in of
-// another ABI number is refused, both numbers named.
+// libterse_transport_<name>.so, where plug-ins are (plugin_file.h). A plug-in of another ABI number is
+// refused, both numbers named.
 #ifndef TERSE_TRANSPORT_LOADER_H_
 #define TERSE_TRANSPORT_LOADER_H_
 

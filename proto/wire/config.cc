@@ -30,12 +30,28 @@ absl::Status ValidatePolicy(const Config& c) {
     return Invalid("policy.families names ", Quoted(family),
                    ", which is no codec: fp16, bf16, topk, onebit, quantize and powersgd are");
   }
+  if ((c.policy.name == PolicyName::kReplay) == c.policy.history.empty()) {
+    return c.policy.history.empty()
+               ? Invalid("policy.name: replay needs policy.history, the file of plans to repeat")
+               : Invalid("policy.history is for policy.name: replay, which is not asked for");
+  }
+  if (c.controller.address.empty()) {
+    if (!c.controller.token_file.empty() || !c.controller.job.empty()) {
+      return Invalid("controller.", c.controller.job.empty() ? "token_file" : "job",
+                     " is for a controller, and controller.address names none");
+    }
+  } else if (c.policy.name == PolicyName::kReplay) {
+    return Invalid("policy.name: replay repeats the plans of a file: leave controller.address out");
+  }
+  if (c.tls.cert.empty() != c.tls.key.empty()) return Invalid("tls.cert and tls.key go together");
+  if (!c.tls.cert.empty() && c.tls.ca.empty())
+    return Invalid("tls.cert needs tls.ca, the other side's authority");
   if (c.policy.name == PolicyName::kStatic) return absl::OkStatus();
   if (c.method != Method::kAllreduce) {
     return Invalid("a policy that decides while the job trains goes with method: allreduce; method: ",
                    View(Name(c.method)), " has one codec and one setting: leave policy.name out");
   }
-  if (c.policy.window > c.policy.interval) {
+  if (c.policy.window > c.policy.interval && c.policy.name != PolicyName::kReplay) {
     return Invalid("policy.window = ", c.policy.window, " is above policy.interval = ", c.policy.interval);
   }
   return absl::OkStatus();

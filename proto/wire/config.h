@@ -29,8 +29,10 @@ enum class DecayForm : uint8_t { kBuffer, kLocal };
 enum class SparseExchange : uint8_t { kAuto, kAllGather, kSparseReduce };
 
 // Who makes plans, and what of errors adds up to the budget (runtime/controller/policy/adaptive_policy.h).
-enum class PolicyName : uint8_t { kStatic, kLgreco, kAccordion, kLgrecoAccordion };
+enum class PolicyName : uint8_t { kStatic, kLgreco, kAccordion, kLgrecoAccordion, kReplay };
 enum class ErrorMetric : uint8_t { kNorm, kSquaredNorm };
+// What a plan is to make small: bytes that are sent, or the time until the last tensor of a step is there.
+enum class Objective : uint8_t { kBytes, kTime };
 
 // Everything a group is opened with. Field names follow the keys; defaults here are the defaults.
 struct Config {
@@ -107,6 +109,9 @@ struct Config {
     ErrorMetric error = ErrorMetric::kNorm;
     double alpha = 1.0;
     double gain = 0.02;
+    Objective objective = Objective::kBytes;
+    std::string history;  // replay: a file of plans
+    std::string record;   // rank 0 writes its plans there; empty: nowhere
     friend bool operator==(const Policy&, const Policy&) = default;
   } policy;
   struct Network {
@@ -120,6 +125,18 @@ struct Config {
     std::string hub = "default";  // inproc: groups of one process that share this name meet
     friend bool operator==(const Transport&, const Transport&) = default;
   } transport;
+  struct Controller {
+    std::string address;     // host:port of a terse-controller; empty: embedded in rank 0
+    std::string token_file;  // its bearer token
+    std::string job;         // what the job is called there; empty: as its program
+    friend bool operator==(const Controller&, const Controller&) = default;
+  } controller;
+  struct Tls {
+    std::string ca;  // of those that are spoken to; empty: no TLS
+    std::string cert;
+    std::string key;
+    friend bool operator==(const Tls&, const Tls&) = default;
+  } tls;
   int64_t rank = -1;  // for launchers that are not MPI; -1: from the transport
   int64_t world_size = -1;
   int64_t seed = 0;

@@ -181,9 +181,12 @@ std::string_view Name(PolicyName name) {
       return "accordion";
     case PolicyName::kLgrecoAccordion:
       return "lgreco_accordion";
+    case PolicyName::kReplay:
+      return "replay";
   }
   return "";
 }
+std::string_view Name(Objective objective) { return objective == Objective::kBytes ? "bytes" : "time"; }
 std::string_view Name(ErrorMetric metric) { return metric == ErrorMetric::kNorm ? "l2" : "squared"; }
 std::string_view Name(DecayForm form) { return form == DecayForm::kBuffer ? "buffer" : "local"; }
 std::string_view Name(Rounding rounding) { return rounding == Rounding::kNearest ? "nearest" : "stochastic"; }
@@ -243,7 +246,8 @@ constexpr ValueFormat kValueFormats[] = {ValueFormat::kFp32, ValueFormat::kFp16,
 constexpr SparseExchange kSparseExchanges[] = {SparseExchange::kAuto, SparseExchange::kAllGather,
                                                SparseExchange::kSparseReduce};
 constexpr PolicyName kPolicies[] = {PolicyName::kStatic, PolicyName::kLgreco, PolicyName::kAccordion,
-                                    PolicyName::kLgrecoAccordion};
+                                    PolicyName::kLgrecoAccordion, PolicyName::kReplay};
+constexpr Objective kObjectives[] = {Objective::kBytes, Objective::kTime};
 constexpr ErrorMetric kErrorMetrics[] = {ErrorMetric::kNorm, ErrorMetric::kSquaredNorm};
 constexpr DecayForm kDecayForms[] = {DecayForm::kBuffer, DecayForm::kLocal};
 constexpr Rounding kRoundings[] = {Rounding::kNearest, Rounding::kStochastic};
@@ -373,7 +377,7 @@ std::vector<ConfigKey> MakeRows() {
       Choice<kPolicies, &C::policy, &C::Policy::name>("policy.name",
                                                       "who makes plans: the configuration, or from measured "
                                                       "errors L-GreCo, Accordion, or the first within "
-                                                      "the second's budget"),
+                                                      "the second's budget; replay: a file of plans"),
       Integer<kInterval, &C::policy, &C::Policy::interval>("policy.interval", "steps between two decisions"),
       Integer<kInterval, &C::policy, &C::Policy::window>(
           "policy.window", "steps before a decision in which errors are measured; at most the interval"),
@@ -384,7 +388,14 @@ std::vector<ConfigKey> MakeRows() {
       Number<kPositive, &C::policy, &C::Policy::alpha>(
           "policy.alpha", "the budget, as a multiple of the error that the configured setting leaves"),
       Number<kNotNegative, &C::policy, &C::Policy::gain>(
-          "policy.gain", "part of a step's bytes that another plan must save to be taken"),
+          "policy.gain", "part of a step's bytes or time that another plan must save to be taken"),
+      Choice<kObjectives, &C::policy, &C::Policy::objective>(
+          "policy.objective",
+          "what plans make small: bytes, or the time until a step's last tensor is there"),
+      PerRank(Path<&C::policy, &C::Policy::history>(
+          "policy.history", "replay: the file of plans that is repeated; rank 0 reads it")),
+      PerRank(Path<&C::policy, &C::Policy::record>(
+          "policy.record", "file to which rank 0 writes the plans that come into force; empty: none")),
 
       Number<kPositive, &C::network, &C::Network::gbit>(
           "network.gbit", "rate of a rank's link in Gbit/s, for the cost model that chooses exchanges"),
@@ -397,6 +408,17 @@ std::vector<ConfigKey> MakeRows() {
           "transport.timeout_s", "seconds without a sign of life after which a peer is lost")),
       PerRank(Word<&C::transport, &C::Transport::hub>("transport.hub",
                                                       "inproc: groups of one process with equal names meet")),
+
+      Path<&C::controller, &C::Controller::address>(
+          "controller.address", "host:port of the terse-controller that makes plans; empty: rank 0 does"),
+      PerRank(Path<&C::controller, &C::Controller::token_file>(
+          "controller.token_file", "file with the token that the controller asks for")),
+      PerRank(Path<&C::controller, &C::Controller::job>(
+          "controller.job", "what the controller calls this job; empty: the program's name")),
+      PerRank(Path<&C::tls, &C::Tls::ca>(
+          "tls.ca", "file of the authority that the other side's certificate is to be of; empty: no TLS")),
+      PerRank(Path<&C::tls, &C::Tls::cert>("tls.cert", "file of this side's certificate, for mutual TLS")),
+      PerRank(Path<&C::tls, &C::Tls::key>("tls.key", "file of this side's private key, for mutual TLS")),
 
       PerRank(Integer<kRank, &C::rank>("rank",
                                        "this rank, for launchers that are not MPI; -1: from the transport")),

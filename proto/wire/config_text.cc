@@ -61,7 +61,9 @@ constexpr absl::string_view kRules = R"(
 - `topk.warmup_steps` above 0 needs a `topk.warmup_density` that is not empty, and `dgc.warmup_steps` a
   `dgc.warmup_density`. Each method reads its own.
 - A `policy.name` other than `static` goes with `method: allreduce`, its `policy.window` is at most its `policy.interval`, and
-  `policy.families` are names of compressors ([policies.md](policies.md)).
+  `policy.families` are names of compressors ([policies.md](policies.md)). `replay` and `policy.history` go together.
+- `controller.token_file` and `controller.job` are for a `controller.address`, which does not go with `replay`. `tls.cert` and
+  `tls.key` go together, and need `tls.ca` ([controller.md](controller.md)).
 - `rank` needs `world_size`, and must be below it.
 
 ## Other variables

@@ -20,6 +20,7 @@
 #include "compressors/kernels/dispatch.h"
 #include "proto/wire/config_text.h"
 #include "runtime/client/config_loader.h"
+#include "runtime/client/controller_link.h"
 #include "runtime/client/plan_solve.h"
 #include "runtime/engine/engine.h"
 #include "runtime/engine/state_show.h"
@@ -149,7 +150,9 @@ terse_status_t Open(const char* config_yaml, const char* abi, int64_t fcomm, ter
     absl::StatusOr<std::unique_ptr<terse::transport::Group>> group =
         terse::transport::OpenGroup(name, options);
     if (!group.ok()) return ToC(group.status());
-    absl::StatusOr<std::unique_ptr<Engine>> engine = Engine::Open(config, *std::move(group));
+    absl::StatusOr<std::unique_ptr<Engine>> engine =
+        Engine::Open(config, *std::move(group), terse::engine::TimeSource::Machine(),
+                     [&config] { return terse::client::OpenControllerLink(config); });
     if (!engine.ok()) return ToC(engine.status());
     *out = new terse_group{.engine = *std::move(engine)};
     return TERSE_OK;

@@ -2,6 +2,8 @@
 #include "runtime/engine/adaptation.h"
 
 #include <algorithm>
+#include <cerrno>
+#include <cstring>
 #include <nlohmann/json.hpp>
 #include <utility>
 
@@ -9,6 +11,7 @@
 #include "compressors/errors/error_table.h"
 #include "compressors/kernels/vector.h"
 #include "proto/wire/text.h"
+#include "runtime/controller/policy/setting.h"
 
 namespace terse::engine {
 namespace {
@@ -32,7 +35,43 @@ policy::TensorInfo InfoOf(const Tensor& tensor) {
 
 }  // namespace
 
+Adaptation::Adaptation(const wire::Config& config, transport::Group* group)
+    : config_(config), group_(*group), last_(Clock::now()) {}
+
+Adaptation::~Adaptation() = default;
+
+bool Adaptation::Wanted(const wire::Config& config, int world_size) {
+  return (config.policy.name != wire::PolicyName::kStatic || !config.controller.address.empty()) &&
+         world_size > 1 && !config.disable;
+}
+
+absl::Status Adaptation::Open(const OpenLink& open_link) {
+  if (group_.rank() != 0) return absl::OkStatus();
+  if (!config_.controller.address.empty()) {
+    if (!open_link) return absl::InternalError("nothing can reach a controller from here");
+    absl::StatusOr<std::unique_ptr<controller::Link>> link = open_link();
+    if (!link.ok()) return link.status();
+    link_ = *std::move(link);
+  }
+  if (config_.policy.name == wire::PolicyName::kReplay) {
+    auto history = ReadHistory(config_);
+    if (!history.ok()) return history.status();
+    history_ = *std::move(history);
+  }
+  if (config_.policy.record.empty()) return absl::OkStatus();
+  record_.open(config_.policy.record, std::ios::binary | std::ios::trunc);
+  record_ << policy::kPlanHistoryHead << std::flush;
+  if (record_) return absl::OkStatus();
+  return absl::NotFoundError(
+      absl::StrCat("policy.record: cannot write ", config_.policy.record, ": ", std::strerror(errno)));
+}
+
+bool Adaptation::MeasuresErrors() const {
+  return config_.policy.name != wire::PolicyName::kStatic && config_.policy.name != wire::PolicyName::kReplay;
+}
+
 bool Adaptation::Measures(uint32_t tensor, uint64_t step) const {
+  if (!MeasuresErrors()) return false;
   const auto interval = static_cast<uint64_t>(config_.policy.interval);
   const uint64_t at = step % interval;
   if (at + static_cast<uint64_t>(config_.policy.window) < interval) return false;
@@ -42,22 +81,33 @@ bool Adaptation::Measures(uint32_t tensor, uint64_t step) const {
 }
 
 void Adaptation::Prepare(absl::Span<const std::unique_ptr<Tensor>> tensors) {
-  if (policy_ != nullptr && tensors_ == tensors.size()) return;
-  std::vector<policy::TensorInfo> infos;
-  for (const std::unique_ptr<Tensor>& tensor : tensors) infos.push_back(InfoOf(*tensor));
-  policy_ = std::make_unique<policy::AdaptivePolicy>(config_, group_.size(), infos);
-  tensors_ = tensors.size();
-  sums_.assign(tensors_, {});
-  for (size_t t = 0; t < tensors_; ++t) {
-    const policy::Candidates& candidates = policy_->candidates()[t];
-    if (!candidates.Fixed()) sums_[t].squared_error.assign(candidates.all.size(), 0.0);
+  const bool grown = infos_.size() != tensors.size();
+  if (grown) {
+    infos_.clear();
+    candidates_.clear();
+    for (const std::unique_ptr<Tensor>& tensor : tensors) {
+      infos_.push_back(InfoOf(*tensor));
+      candidates_.push_back(policy::CandidatesOf(config_, group_.size(), infos_.back()));
+    }
+    sums_.assign(infos_.size(), {});
+    for (size_t t = 0; t < infos_.size() && MeasuresErrors(); ++t) {
+      if (!candidates_[t].Fixed()) sums_[t].squared_error.assign(candidates_[t].all.size(), 0.0);
+    }
+  }
+  if (group_.rank() != 0 || (source_ != nullptr && !grown)) return;
+  if (link_ != nullptr) {
+    source_ = RemoteSource(config_, group_.size(), infos_, link_.get());
+  } else if (config_.policy.name == wire::PolicyName::kReplay) {
+    source_ = ReplaySource(history_, infos_);
+  } else {
+    source_ = EmbeddedSource(config_, group_.size(), infos_);
   }
 }
 
 absl::Status Adaptation::Measure(absl::Span<const std::unique_ptr<Tensor>> tensors, Tensor* tensor,
                                  absl::Span<const float> gradient) {
   Prepare(tensors);
-  const policy::Candidates& candidates = policy_->candidates()[tensor->id];
+  const policy::Candidates& candidates = candidates_[tensor->id];
   if (candidates.Fixed()) return absl::OkStatus();
   const Clock::time_point begin = Clock::now();
   tensor->Materialize();
@@ -112,41 +162,77 @@ absl::Status Adaptation::AddUpOverRanks(std::chrono::milliseconds patience) {
   return absl::OkStatus();
 }
 
-std::string Adaptation::Ask(absl::Span<const std::unique_ptr<Tensor>> tensors) {
-  std::vector<policy::TensorStatistics> statistics(tensors_);
-  for (size_t t = 0; t < tensors_; ++t) {
+Situation Adaptation::SituationOf(absl::Span<const std::unique_ptr<Tensor>> tensors, uint64_t step,
+                                  uint64_t skipped) const {
+  Situation now;
+  now.measured.step = step;
+  now.measured.activation_step = step;
+  now.measured.version = static_cast<uint32_t>(plans_);
+  if (MeasuresErrors()) now.measured.statistics.resize(infos_.size());
+  for (size_t t = 0; t < infos_.size(); ++t) {
+    now.measured.rows.push_back(tensors[t]->planned);
     const Sums& sums = sums_[t];
     if (sums.squared_error.empty() || sums.count <= 0) continue;
-    statistics[t].norm = sums.norm / sums.count;
-    for (const double error : sums.squared_error) statistics[t].squared_error.push_back(error / sums.count);
+    policy::TensorStatistics& statistics = now.measured.statistics[t];
+    statistics.norm = sums.norm / sums.count;
+    for (const double error : sums.squared_error) statistics.squared_error.push_back(error / sums.count);
   }
-  std::vector<const wire::PlanRow*> rows;
-  for (const std::unique_ptr<Tensor>& tensor : tensors) rows.push_back(&tensor->planned);
-  policy_->Assume(rows);
-  const absl::StatusOr<policy::AdaptiveOutcome> outcome = policy_->Step(statistics);
-  if (!outcome.ok()) {
-    return Json{{"changed", false}, {"why", absl::StrCat("nothing decided: ", outcome.status().message())}}
-        .dump(-1, ' ', false, Json::error_handler_t::replace);
+  now.skipped = skipped;
+  now.why = why_;
+  now.since = since_;
+  now.measure_ms = measure_ms_;
+  if (step > last_step_) now.step_ms = MillisecondsSince(last_) / static_cast<double>(step - last_step_);
+  if (link_ == nullptr) return now;
+  for (const std::unique_ptr<Tensor>& tensor : tensors) {
+    controller::TensorReport report;
+    report.path = std::string(wire::Name(tensor->row.codec));
+    tensor->Materialize();
+    report.residual_norm = kernels::FiniteNorm(tensor->method->residual());
+    report.bytes_sent = static_cast<double>(tensor->stats.bytes_sent);
+    report.dense_bytes = static_cast<double>(tensor->stats.dense_bytes);
+    if (tensor->timing != nullptr && tensor->timing->choice.last() != nullptr) {
+      report.compressed_ms = tensor->timing->choice.last()->compressed_ms;
+      report.dense_ms = tensor->timing->choice.last()->dense_ms;
+    }
+    now.tensors.push_back(std::move(report));
   }
-  Json told{{"changed", outcome->changed},
-            {"why", outcome->why},
-            {"bytes", outcome->bytes},
-            {"uniform_bytes", outcome->uniform_bytes},
-            {"error", outcome->error},
-            {"budget", outcome->budget},
-            {"lower_bound", outcome->lower_bound},
-            {"way", policy::Name(outcome->way)}};
-  if (outcome->changed) {
-    told["choice"] = policy_->choice();
-    Json reasons = Json::array();
-    for (const wire::PlanRow& row : policy_->rows()) reasons.push_back(row.reason.substr(0, kMostReason));
-    told["reasons"] = std::move(reasons);
+  return now;
+}
+
+std::string Adaptation::Ask(const Situation& situation) {
+  absl::StatusOr<Verdict> verdict = source_->Ask(situation);
+  const auto text = [](const Json& told) {
+    return told.dump(-1, ' ', false, Json::error_handler_t::replace);
+  };
+  if (verdict.ok() && !verdict->settings.empty()) {
+    // What comes from elsewhere is held against what the tensors can have, before anybody hears of it.
+    absl::Status status;
+    if (verdict->settings.size() != infos_.size() || verdict->reasons.size() != infos_.size()) {
+      status = absl::InvalidArgumentError(
+          absl::StrCat("a plan of ", verdict->settings.size(), " tensors, where there are ", infos_.size()));
+    }
+    for (size_t t = 0; t < infos_.size() && status.ok(); ++t) {
+      status = policy::RowOf(config_, group_.size(), infos_[t], verdict->settings[t]).status();
+    }
+    if (!status.ok()) verdict = status;
   }
-  return told.dump(-1, ' ', false, Json::error_handler_t::replace);
+  if (!verdict.ok()) {
+    return text({{"changed", false}, {"why", absl::StrCat("nothing decided: ", verdict.status().message())}});
+  }
+  const policy::AdaptiveOutcome& outcome = verdict->outcome;
+  Json told{{"changed", !verdict->settings.empty()},  {"why", outcome.why},     {"bytes", outcome.bytes},
+            {"uniform_bytes", outcome.uniform_bytes}, {"error", outcome.error}, {"budget", outcome.budget},
+            {"lower_bound", outcome.lower_bound},     {"way", verdict->way}};
+  if (!verdict->settings.empty()) {
+    told["settings"] = verdict->settings;
+    for (std::string& reason : verdict->reasons) reason.resize(std::min(reason.size(), kMostReason));
+    told["reasons"] = verdict->reasons;
+  }
+  return text(told);
 }
 
 absl::StatusOr<std::string> Adaptation::HearRank0(std::string mine, std::chrono::milliseconds patience) {
-  const size_t most = kMostHead + tensors_ * kMostOfATensor;
+  const size_t most = kMostHead + infos_.size() * kMostOfATensor;
   if (group_.rank() != 0) mine.clear();
   std::string told(most, '\0');
   std::vector<transport::Buffer> to(static_cast<size_t>(group_.size()));
@@ -161,19 +247,44 @@ absl::StatusOr<std::string> Adaptation::HearRank0(std::string mine, std::chrono:
 }
 
 absl::StatusOr<std::optional<std::vector<wire::PlanRow>>> Adaptation::Decide(
-    absl::Span<const std::unique_ptr<Tensor>> tensors, uint64_t step, std::chrono::milliseconds patience) {
+    absl::Span<const std::unique_ptr<Tensor>> tensors, uint64_t step, uint64_t skipped,
+    std::chrono::milliseconds patience) {
   const Clock::time_point begin = Clock::now();
   Prepare(tensors);
   if (absl::Status status = AddUpOverRanks(patience); !status.ok()) return status;
-  const absl::StatusOr<std::string> text = HearRank0(group_.rank() == 0 ? Ask(tensors) : "", patience);
+  Situation situation;
+  std::string mine;
+  if (group_.rank() == 0) {
+    situation = SituationOf(tensors, step, skipped);
+    mine = Ask(situation);
+  }
+  const absl::StatusOr<std::string> text = HearRank0(std::move(mine), patience);
   if (!text.ok()) return text.status();
   for (Sums& sums : sums_) {
     sums.count = 0;
     sums.norm = 0;
     std::fill(sums.squared_error.begin(), sums.squared_error.end(), 0.0);
   }
+  auto rows = TakeUp(tensors, step, *text);
+  if (!rows.ok()) return rows;
+  if (group_.rank() == 0) {
+    if (rows->has_value()) {
+      situation.measured.rows = **rows;
+      situation.measured.version = static_cast<uint32_t>(plans_);
+      situation.since = since_;
+      situation.why = why_;
+    }
+    source_->Tell(situation);
+  }
+  last_ = Clock::now();
+  last_step_ = step;
+  decide_ms_ += MillisecondsSince(begin);
+  return rows;
+}
 
-  const Json told = Json::parse(*text, nullptr, /*allow_exceptions=*/false);
+absl::StatusOr<std::optional<std::vector<wire::PlanRow>>> Adaptation::TakeUp(
+    absl::Span<const std::unique_ptr<Tensor>> tensors, uint64_t step, const std::string& text) {
+  const Json told = Json::parse(text, nullptr, /*allow_exceptions=*/false);
   const auto wrong = [] { return absl::DataLossError("rank 0 told of a plan that is none"); };
   if (!told.is_object() || !told.contains("changed") || !told.at("changed").is_boolean()) return wrong();
   const auto number = [&](const char* key) {
@@ -196,30 +307,35 @@ absl::StatusOr<std::optional<std::vector<wire::PlanRow>>> Adaptation::Decide(
               .changes = {}};
   std::optional<std::vector<wire::PlanRow>> rows;
   if (event.changed) {
-    const auto choice = told.find("choice");
+    const auto settings = told.find("settings");
     const auto reasons = told.find("reasons");
-    if (choice == told.end() || reasons == told.end() || !choice->is_array() || !reasons->is_array() ||
-        choice->size() != tensors_ || reasons->size() != tensors_) {
+    if (settings == told.end() || reasons == told.end() || !settings->is_array() || !reasons->is_array() ||
+        settings->size() != infos_.size() || reasons->size() != infos_.size()) {
       return wrong();
     }
     rows.emplace();
-    for (size_t t = 0; t < tensors_; ++t) {
-      const std::vector<policy::Candidate>& all = policy_->candidates()[t].all;
-      const Json& k = (*choice)[t];
-      if (!k.is_number_unsigned() || k.get<uint64_t>() >= all.size() || !(*reasons)[t].is_string())
-        return wrong();
-      rows->push_back(all[k.get<size_t>()].row);
+    policy::PastPlan past{.version = static_cast<uint32_t>(plans_ + 1), .step = step, .changes = {}};
+    for (size_t t = 0; t < infos_.size(); ++t) {
+      if (!(*settings)[t].is_string() || !(*reasons)[t].is_string()) return wrong();
+      const auto setting = (*settings)[t].get<std::string>();
+      absl::StatusOr<wire::PlanRow> row = policy::RowOf(config_, group_.size(), infos_[t], setting);
+      if (!row.ok()) return row.status();
+      rows->push_back(*std::move(row));
       rows->back().reason = (*reasons)[t].get<std::string>();
       if (wire::RowText(tensors[t]->planned) == wire::RowText(rows->back())) continue;
       event.changes.push_back(
           {tensors[t]->name, policy::SettingText(tensors[t]->planned), policy::SettingText(rows->back())});
+      past.changes.push_back({.tensor = tensors[t]->name, .setting = setting});
     }
     ++plans_;
+    since_ = step;
+    why_ = event.why;
+    // A history that cannot be written is no reason to stop a job; it ends there.
+    if (record_.is_open()) record_ << policy::PlanHistoryText(past) << std::flush;
   }
   ++decisions_;
   if (events_.size() == kMostEvents) events_.pop_front();
   events_.push_back(std::move(event));
-  decide_ms_ += MillisecondsSince(begin);
   return rows;
 }
 

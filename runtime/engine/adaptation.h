@@ -3,8 +3,8 @@
 // What a policy that decides while the job trains needs of the data path. In the last steps before each
 // decision (policy.window of every policy.interval) the ranks share the tensors out among themselves, others
 // in each step and no rank one of them twice, and measure what each candidate would leave of the gradient
-// with its residual (compressors/errors). Then these sums are added up over the ranks, rank 0 asks the
-// policy, and all ranks go over to what it says, at the same step.
+// with its residual (compressors/errors). Then these sums are added up over the ranks, rank 0 asks its
+// source of plans (plan_source.h), and all ranks go over to what it says, at the same step.
 //
 // Owned and used by the engine alone. What it does on all ranks alike follows from applied steps and from the
 // table of tensors, which ranks have compared.
@@ -14,6 +14,9 @@
 #include <chrono>
 #include <cstdint>
 #include <deque>
+#include <fstream>
+#include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -24,7 +27,9 @@
 #include "absl/types/span.h"
 #include "proto/wire/config.h"
 #include "proto/wire/plan.h"
-#include "runtime/controller/policy/adaptive_policy.h"
+#include "runtime/controller/link/link.h"
+#include "runtime/controller/policy/candidates.h"
+#include "runtime/engine/plan_source.h"
 #include "runtime/engine/tensor.h"
 #include "transport/transport.h"
 
@@ -32,8 +37,17 @@ namespace terse::engine {
 
 class Adaptation {
  public:
+  // To rank 0's controller.
+  using OpenLink = std::function<absl::StatusOr<std::unique_ptr<controller::Link>>()>;
+
   // Both outlive this.
-  Adaptation(const wire::Config& config, transport::Group* group) : config_(config), group_(*group) {}
+  Adaptation(const wire::Config& config, transport::Group* group);
+  ~Adaptation();
+
+  // Whether a job with this configuration has one.
+  static bool Wanted(const wire::Config& config, int world_size);
+  // On rank 0: opens the files of the configuration, and the link, if the controller has an address.
+  absl::Status Open(const OpenLink& open_link);
 
   // Whether this rank measures the tensor in this step, of which it is the exchange.
   bool Measures(uint32_t tensor, uint64_t step) const;
@@ -45,8 +59,10 @@ class Adaptation {
   bool Due(uint64_t step) const { return step % static_cast<uint64_t>(config_.policy.interval) == 0; }
   // The decision: the rows that all ranks are to go over to; nullopt: none. What was measured is forgotten.
   // Collective. An error of the transport leaves the group unusable.
+  // `skipped`: steps of the job, so far.
   absl::StatusOr<std::optional<std::vector<wire::PlanRow>>> Decide(
-      absl::Span<const std::unique_ptr<Tensor>> tensors, uint64_t step, std::chrono::milliseconds patience);
+      absl::Span<const std::unique_ptr<Tensor>> tensors, uint64_t step, uint64_t skipped,
+      std::chrono::milliseconds patience);
 
   // For the report.
   struct Change {
@@ -71,6 +87,7 @@ class Adaptation {
   uint64_t plans() const { return plans_; }
   double measure_ms() const { return measure_ms_; }  // of this rank
   double decide_ms() const { return decide_ms_; }    // with the wait for the others
+  const controller::LinkState* link() const { return source_ == nullptr ? nullptr : source_->link(); }
 
  private:
   // Sums of one tensor, on this rank, then over all.
@@ -80,24 +97,37 @@ class Adaptation {
     std::vector<double> squared_error;
   };
 
-  // The policy and the sums are of this table.
+  // Candidates, sums and the source are of this table.
   void Prepare(absl::Span<const std::unique_ptr<Tensor>> tensors);
+  bool MeasuresErrors() const;
   absl::Status AddUpOverRanks(std::chrono::milliseconds patience);
+  Situation SituationOf(absl::Span<const std::unique_ptr<Tensor>> tensors, uint64_t step,
+                        uint64_t skipped) const;
   // What rank 0 tells the others, and what they make of it.
-  std::string Ask(absl::Span<const std::unique_ptr<Tensor>> tensors);
+  std::string Ask(const Situation& situation);
   absl::StatusOr<std::string> HearRank0(std::string mine, std::chrono::milliseconds patience);
+  absl::StatusOr<std::optional<std::vector<wire::PlanRow>>> TakeUp(
+      absl::Span<const std::unique_ptr<Tensor>> tensors, uint64_t step, const std::string& text);
 
   const wire::Config& config_;
   transport::Group& group_;
-  std::unique_ptr<policy::AdaptivePolicy> policy_;
-  size_t tensors_ = 0;  // of the table that it is for
+  std::unique_ptr<controller::Link> link_;
+  std::map<uint64_t, policy::PastPlan> history_;
+  std::ofstream record_;
+  std::unique_ptr<PlanSource> source_;  // rank 0 alone
+  std::vector<policy::TensorInfo> infos_;
+  std::vector<policy::Candidates> candidates_;
   std::vector<Sums> sums_;
   std::vector<float> sum_;  // gradient and residual
   std::deque<Event> events_;
   uint64_t decisions_ = 0;
   uint64_t plans_ = 0;
+  uint64_t since_ = 0;  // the step of the last plan
+  std::string why_ = "the configured plan";
   double measure_ms_ = 0;
   double decide_ms_ = 0;
+  std::chrono::steady_clock::time_point last_;
+  uint64_t last_step_ = 0;
 };
 
 }  // namespace terse::engine

@@ -57,9 +57,8 @@ Engine::Engine(const wire::Config& config, std::unique_ptr<transport::Group> gro
       runner_(std::make_unique<BatchRunner>(config_, group_.get(), patience_, time)),
       table_hash_(HashOf(wire::AgreedText(config), HashOf("terse 1", 0xcbf29ce484222325u))) {
   if (config_.method == wire::Method::kOneBitAdam) freeze_ = std::make_unique<VarianceFreeze>(config_.adam);
-  if (config_.policy.name != wire::PolicyName::kStatic && group_->size() > 1 && !config_.disable) {
+  if (Adaptation::Wanted(config_, group_->size()))
     adaptation_ = std::make_unique<Adaptation>(config_, group_.get());
-  }
 }
 
 Engine::~Engine() {
@@ -75,11 +74,16 @@ Engine::~Engine() {
 
 absl::StatusOr<std::unique_ptr<Engine>> Engine::Open(const wire::Config& config,
                                                      std::unique_ptr<transport::Group> group,
-                                                     const TimeSource& time) {
+                                                     const TimeSource& time,
+                                                     const Adaptation::OpenLink& open_link) {
   std::unique_ptr<Engine> engine(new Engine(config, std::move(group), time));
   const absl::StatusOr<Announcements> all = engine->agreement_->Agree(
       engine->Announce(Intent::kConfigure, 0.0), [&] { return wire::AgreedText(config); });
   if (!all.ok()) return engine->Note(all.status());
+  if (engine->adaptation_ != nullptr) {
+    if (absl::Status status = engine->ShareStatus(engine->adaptation_->Open(open_link)); !status.ok())
+      return status;
+  }
   if (config.threads > 1) {
     engine->workers_ = std::make_unique<WorkerPool>(static_cast<size_t>(config.threads));
     engine->runner_->SetWorkers(engine->workers_.get());

@@ -47,10 +47,12 @@ struct LoadedState;
 
 class Engine {
  public:
-  // Takes the group over and compares configurations. `time` outlives the engine. Collective.
+  // Takes the group over and compares configurations. `time` outlives the engine. `open_link` is called on
+  // rank 0 of a job whose controller is not embedded. Collective.
   static absl::StatusOr<std::unique_ptr<Engine>> Open(const wire::Config& config,
                                                       std::unique_ptr<transport::Group> group,
-                                                      const TimeSource& time = TimeSource::Machine());
+                                                      const TimeSource& time = TimeSource::Machine(),
+                                                      const Adaptation::OpenLink& open_link = {});
   ~Engine();
 
   int rank() const { return group_->rank(); }

@@ -97,7 +97,7 @@ absl::Status Engine::AdoptRows(uint32_t version, absl::Span<const wire::PlanRow>
 }
 
 absl::Status Engine::Adapt() {
-  const auto rows = adaptation_->Decide(tensors_, step_, patience_);
+  const auto rows = adaptation_->Decide(tensors_, step_, skipped_, patience_);
   if (!rows.ok()) return Note(rows.status());
   if (!rows->has_value()) return absl::OkStatus();
   for (size_t i = 0; i < tensors_.size(); ++i) {

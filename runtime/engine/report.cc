@@ -110,6 +110,14 @@ std::string Engine::Report() const {
                         {"measure_ms", adaptation_->measure_ms()},
                         {"decide_ms", adaptation_->decide_ms()},
                         {"events", std::move(decided)}};
+    if (const controller::LinkState* const link = adaptation_->link(); link != nullptr) {
+      report["controller"] = {{"address", config_.controller.address},
+                              {"connected", link->connected},
+                              {"state", link->what},
+                              {"reports", link->reports},
+                              {"orders", link->orders},
+                              {"losses", link->losses}};
+    }
   }
   report.update(counters(total));
   report["compressed_tensors"] = counters(compressed);

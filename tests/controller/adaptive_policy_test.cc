@@ -105,19 +105,6 @@ TEST(Candidates, AreAroundTheConfiguredSettingAndCheaperThanDense) {
     EXPECT_LT(candidate.row.codec == wire::Codec::kNone ? 0 : candidate.row.params.rank, 32u);
 }
 
-TEST(Candidates, SayWhatTheyAre) {
-  wire::PlanRow row;
-  EXPECT_EQ(SettingText(row), "dense");
-  row.codec = wire::Codec::kQuantize;
-  EXPECT_EQ(SettingText(row), "quantize, 4 bits");
-  row.codec = wire::Codec::kTopK;
-  EXPECT_EQ(SettingText(row), "topk, density 0.01");
-  row.codec = wire::Codec::kPowerSgd;
-  EXPECT_EQ(SettingText(row), "powersgd, rank 4");
-  row.codec = wire::Codec::kOneBit;
-  EXPECT_EQ(SettingText(row), "onebit");
-}
-
 TEST(AdaptivePolicy, LgrecoSendsLessForTheSameError) {
   for (const auto& codec : {"quantize", "topk", "powersgd"}) {
     for (const char* error : {"l2", "squared"}) {
@@ -235,21 +222,21 @@ TEST(AdaptivePolicy, LgrecoDividesAccordionsBudget) {
   EXPECT_LE(strong->error, strong->budget);
 }
 
-TEST(AdaptivePolicy, APinnedTensorKeepsItsRow) {
+TEST(AdaptivePolicy, AHeldTensorHasNoPartInIt) {
   AdaptivePolicy policy(ConfigOf(), kRanks, Layers());
-  ASSERT_TRUE(policy.Pin(4, 0).ok());
-  const auto outcome = policy.Step(StatisticsOf(policy, kScales));
-  ASSERT_TRUE(outcome.ok()) << outcome.status();
-  EXPECT_TRUE(outcome->changed);
-  EXPECT_EQ(policy.rows()[4].codec, wire::Codec::kNone);
-  EXPECT_EQ(policy.rows()[4].reason, "pinned");
-  ASSERT_TRUE(policy.Step(StatisticsOf(policy, {1, 1, 1, 50, 1})).ok());
-  EXPECT_EQ(policy.rows()[4].codec, wire::Codec::kNone);
-  ASSERT_TRUE(policy.Pin(4, std::nullopt).ok());
-  ASSERT_TRUE(policy.Step(StatisticsOf(policy, kScales)).ok());
-  EXPECT_EQ(policy.rows()[4].codec, wire::Codec::kQuantize);
-  EXPECT_EQ(policy.Pin(5, 0).code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_EQ(policy.Pin(4, 100).code(), absl::StatusCode::kInvalidArgument);
+  const wire::PlanRow row = policy.rows()[4];
+  const auto free = policy.Step(StatisticsOf(policy, kScales));
+  ASSERT_TRUE(free.ok()) << free.status();
+  AdaptivePolicy holding(ConfigOf(), kRanks, Layers());
+  holding.Hold(4, true);
+  const auto held = holding.Step(StatisticsOf(holding, kScales));
+  ASSERT_TRUE(held.ok()) << held.status();
+  EXPECT_EQ(holding.rows()[4], row);
+  EXPECT_LT(held->budget, free->budget);
+  EXPECT_LT(held->uniform_bytes, free->uniform_bytes);
+  holding.Hold(4, false);
+  ASSERT_TRUE(holding.Step(StatisticsOf(holding, kScales)).ok());
+  EXPECT_EQ(wire::RowText(holding.rows()[4]), wire::RowText(policy.rows()[4]));
 }
 
 TEST(AdaptivePolicy, ATensorThatWasNotMeasuredStaysAsItIs) {
@@ -268,9 +255,7 @@ TEST(AdaptivePolicy, GoesOnFromRowsThatItIsTold) {
   const auto outcome = first.Step(statistics);
   ASSERT_TRUE(outcome.ok() && outcome->changed);
   AdaptivePolicy second(ConfigOf(), kRanks, Layers());
-  std::vector<const wire::PlanRow*> rows;
-  for (const wire::PlanRow& row : first.rows()) rows.push_back(&row);
-  second.Assume(rows);
+  second.Assume(first.rows());
   const auto again = second.Step(statistics);
   ASSERT_TRUE(again.ok()) << again.status();
   EXPECT_FALSE(again->changed);

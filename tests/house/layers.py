@@ -35,8 +35,12 @@ LIBRARIES = {
         "sys/", "termios.h", "unistd.h",
     ),
     "libtorch": ("torch/", "ATen/", "c10/"),
+    "Protobuf": ("google/protobuf/",),
+    "SQLite": ("sqlite3.h",),
+    "gRPC": ("grpc/", "grpcpp/"),
     "nlohmann-json": ("nlohmann/",),
     "processor": ("cpuid.h", "immintrin.h", "nmmintrin.h", "x86intrin.h", "arm_acle.h", "arm_neon.h"),
+    "spdlog": ("spdlog/",),
     "yaml-cpp": ("yaml-cpp/",),
     "zlib": ("zlib.h",),
 }
@@ -49,6 +53,8 @@ _CXX_STANDARD = re.compile(r"[a-z_0-9]+")
 _INCLUDE = re.compile(r'\s*#\s*include\s*[<"]([^>"]+)[>"]')
 # Public headers are included as their users do, <terse/...>.
 _PUBLIC = "runtime/client/include/"
+# A schema's code is generated beside it, as far as includes tell.
+_GENERATED = re.compile(r"(\.grpc)?\.pb\.h$")
 
 
 class Row(NamedTuple):
@@ -122,7 +128,7 @@ def _fault(root: Path, table: list[Row], row: Row, name: str) -> Optional[str]:
         if ANYTHING in row.libraries or library in row.libraries:
             return None
         return f"'{row.unit}' may not use {library}"
-    path = _PUBLIC + name if name.startswith("terse/") else name
+    path = _PUBLIC + name if name.startswith("terse/") else _GENERATED.sub(".proto", name)
     if (root / path).is_file():
         target = _row_of(table, path)
         if target is None:

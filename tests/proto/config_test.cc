@@ -78,6 +78,15 @@ const std::map<std::string, std::string>& OtherValues() {
       {"policy.error", "squared"},
       {"policy.alpha", "2"},
       {"policy.gain", "0.1"},
+      {"policy.objective", "time"},
+      {"policy.history", "plans"},
+      {"policy.record", "plans.new"},
+      {"controller.address", "controller:7400"},
+      {"controller.token_file", "token"},
+      {"controller.job", "train"},
+      {"tls.ca", "ca.pem"},
+      {"tls.cert", "cert.pem"},
+      {"tls.key", "key.pem"},
       {"network.gbit", "25"},
       {"network.latency_us", "7.5"},
       {"transport.name", "inproc"},
@@ -169,7 +178,7 @@ TEST(ConfigTable, Ranges) {
       {"topk.selection", {"exact", "sampled"}, {"random"}},
       {"topk.values", {"fp32", "fp16", "bf16"}, {"fp64"}},
       {"topk.exchange", {"auto", "all_gather", "sparse_reduce"}, {"dense", "all-gather", ""}},
-      {"policy.name", {"static", "lgreco", "accordion", "lgreco_accordion"}, {"replay", "L-GreCo", ""}},
+      {"policy.name", {"static", "lgreco", "accordion", "lgreco_accordion", "replay"}, {"L-GreCo", ""}},
       {"policy.interval", {"1", "1000000000"}, {"0", "-1", "auto"}},
       {"policy.window", {"1", "10"}, {"0"}},
       {"policy.error", {"l2", "squared"}, {"l1"}},
@@ -387,7 +396,9 @@ TEST(Settings, ShowNamesEveryOrigin) {
 }
 
 TEST(AgreedText, HasAllKeysButThoseOfARank) {
-  const std::set<std::string> per_rank = {"rank", "transport.timeout_s", "transport.hub", "threads", "trace"};
+  const std::set<std::string> per_rank = {
+      "rank",          "transport.timeout_s",   "transport.hub",  "threads", "trace",    "policy.history",
+      "policy.record", "controller.token_file", "controller.job", "tls.ca",  "tls.cert", "tls.key"};
   const std::string text = absl::StrCat("\n", AgreedText(Config()));
   for (const ConfigKey& key : ConfigKeys()) {
     const std::string line = absl::StrCat("\n", std::string(key.path), " = ", key.get(Config()), "\n");

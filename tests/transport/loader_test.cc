@@ -45,7 +45,7 @@ TEST_F(Loader, OtherAbiIsRefusedWithBothNumbers) {
 
 TEST_F(Loader, LibraryThatIsNoPlugin) {
   EXPECT_THAT(Error("no_plugin", absl::StatusCode::kFailedPrecondition),
-              AllOf(HasSubstr("is no transport plug-in"), HasSubstr(kPluginEntryName)));
+              AllOf(HasSubstr("is no such plug-in"), HasSubstr(kPluginEntryName)));
 }
 
 TEST_F(Loader, FileThatIsNoLibrary) {

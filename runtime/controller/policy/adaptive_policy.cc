@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "runtime/controller/policy/setting.h"
 
 namespace terse::policy {
 namespace {
@@ -25,6 +26,8 @@ std::string_view Name(wire::PolicyName name) {
       return "accordion";
     case wire::PolicyName::kLgrecoAccordion:
       return "lgreco in accordion's budget";
+    case wire::PolicyName::kReplay:
+      return "replay";
   }
   return "";
 }
@@ -36,37 +39,26 @@ constexpr double kCritical = 0.5;
 
 AdaptivePolicy::AdaptivePolicy(const wire::Config& config, int world_size,
                                absl::Span<const TensorInfo> tensors)
-    : options_(config.policy), pinned_(tensors.size()), last_norm_(tensors.size(), -1.0) {
+    : options_(config.policy), held_(tensors.size(), false), last_norm_(tensors.size(), -1.0) {
   for (const TensorInfo& tensor : tensors) {
     candidates_.push_back(CandidatesOf(config, world_size, tensor));
     const Candidates& its = candidates_.back();
     choice_.push_back(its.uniform);
-    rows_.push_back(its.all[its.uniform].row);
+    rows_.push_back(StaticRow(config, world_size, tensor));
   }
 }
 
-void AdaptivePolicy::Assume(absl::Span<const wire::PlanRow* const> rows) {
+void AdaptivePolicy::Assume(absl::Span<const wire::PlanRow> rows,
+                            const std::function<bool(size_t)>& foreign) {
   for (size_t t = 0; t < candidates_.size(); ++t) {
-    const std::string text = wire::RowText(*rows[t]);
+    if (foreign && foreign(t)) continue;
+    const std::string text = wire::RowText(rows[t]);
     const std::vector<Candidate>& all = candidates_[t].all;
     const auto same = std::find_if(all.begin(), all.end(),
                                    [&](const Candidate& c) { return wire::RowText(c.row) == text; });
     choice_[t] = same == all.end() ? candidates_[t].uniform : static_cast<size_t>(same - all.begin());
-    rows_[t] = *rows[t];
+    rows_[t] = rows[t];
   }
-}
-
-absl::Status AdaptivePolicy::Pin(size_t tensor, std::optional<size_t> candidate) {
-  if (tensor >= candidates_.size()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("there is no tensor ", tensor, " of ", candidates_.size()));
-  }
-  if (candidate.has_value() && *candidate >= candidates_[tensor].all.size()) {
-    return absl::InvalidArgumentError(absl::StrCat("tensor ", tensor, " has no candidate ", *candidate,
-                                                   " of ", candidates_[tensor].all.size()));
-  }
-  pinned_[tensor] = candidate;
-  return absl::OkStatus();
 }
 
 absl::Status AdaptivePolicy::SetAlpha(double alpha) {
@@ -149,17 +141,11 @@ absl::StatusOr<AdaptiveOutcome> AdaptivePolicy::Step(absl::Span<const TensorStat
   if (options_.name != wire::PolicyName::kLgreco) reference = AccordionChoice(statistics);
 
   std::vector<size_t> free;
-  bool pins_move = false;
   for (size_t t = 0; t < candidates_.size(); ++t) {
-    if (pinned_[t].has_value()) {
-      pins_move |= choice_[t] != *pinned_[t];
-    } else if (!candidates_[t].Fixed() && !statistics[t].squared_error.empty()) {
-      free.push_back(t);
-    }
+    if (!held_[t] && !candidates_[t].Fixed() && !statistics[t].squared_error.empty()) free.push_back(t);
   }
   const Knapsack problem = ProblemOf(statistics, reference, free);
   std::vector<size_t> choice = choice_;
-  for (size_t t = 0; t < candidates_.size(); ++t) choice[t] = pinned_[t].value_or(choice[t]);
 
   AdaptiveOutcome outcome;
   outcome.budget = problem.budget;
@@ -190,14 +176,12 @@ absl::StatusOr<AdaptiveOutcome> AdaptivePolicy::Step(absl::Span<const TensorStat
     for (size_t i = 0; i < free.size(); ++i) choice[free[i]] = wanted[i];
   }
   const KnapsackAnswer& taken = free_moves ? next : present;
-  outcome.changed = free_moves || pins_move;
+  outcome.changed = free_moves;
   outcome.bytes = taken.size;
   outcome.error = taken.error;
   if (free_moves) {
     outcome.why = absl::StrFormat("%s: %.4g bytes a step in place of %.4g, error %.3g of %.3g",
                                   Name(options_.name), next.size, present.size, next.error, problem.budget);
-  } else if (pins_move) {
-    outcome.why = "a tensor was pinned";
   } else if (blind) {
     outcome.why = "no gradient to decide from";
   } else {
@@ -212,19 +196,14 @@ void AdaptivePolicy::Adopt(absl::Span<const TensorStatistics> statistics, const 
                            const AdaptiveOutcome& outcome) {
   for (size_t t = 0; t < candidates_.size(); ++t) {
     if (candidates_[t].Fixed()) continue;
-    const bool measured = !statistics[t].squared_error.empty();
-    if (!measured && !pinned_[t].has_value()) continue;
+    if (held_[t] || statistics[t].squared_error.empty()) continue;
     const Candidate& candidate = candidates_[t].all[choice[t]];
     rows_[t] = candidate.row;
-    if (pinned_[t].has_value()) {
-      rows_[t].reason = "pinned";
-    } else {
-      const double error = ErrorOf(statistics[t], choice[t]);
-      rows_[t].reason =
-          absl::StrFormat("%s: %s, %.3g %% of the error, %.3g %% of the bytes", Name(options_.name),
-                          SettingText(candidate.row), outcome.error > 0 ? 100 * error / outcome.error : 0.0,
-                          outcome.bytes > 0 ? 100 * candidate.bytes / outcome.bytes : 0.0);
-    }
+    const double error = ErrorOf(statistics[t], choice[t]);
+    rows_[t].reason =
+        absl::StrFormat("%s: %s, %.3g %% of the error, %.3g %% of the bytes", Name(options_.name),
+                        SettingText(candidate.row), outcome.error > 0 ? 100 * error / outcome.error : 0.0,
+                        outcome.bytes > 0 ? 100 * candidate.bytes / outcome.bytes : 0.0);
   }
   choice_ = choice;
 }

@@ -15,15 +15,14 @@
 // made of. With squares the budget is alpha squared, so that alpha is of norms in both.
 //
 // A plan is left alone while another would gain less than `policy.gain` of its bytes, as long as it keeps the
-// budget; and where nothing can be told (no gradient). A tensor that is pinned has its row whatever the rest
-// does.
+// budget; and where nothing can be told (no gradient). A tensor that is held has no part in it.
 //
 // A state machine without clock or randomness: the same calls give the same plans, everywhere. One owner.
 #ifndef TERSE_RUNTIME_CONTROLLER_POLICY_ADAPTIVE_POLICY_H_
 #define TERSE_RUNTIME_CONTROLLER_POLICY_ADAPTIVE_POLICY_H_
 
 #include <cstddef>
-#include <optional>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -68,17 +67,17 @@ class AdaptivePolicy {
   // The candidates that these are, by tensor.
   const std::vector<size_t>& choice() const { return choice_; }
 
-  // The rows in force are these, for a policy that comes to a job that runs. What is not a candidate counts
-  // as the configured one. As many as tensors.
-  void Assume(absl::Span<const wire::PlanRow* const> rows);
+  // The rows in force are these, for a policy that comes to a job that runs; but for tensors whose rows are
+  // `foreign`, somebody else's choice, of which the policy's own stays. What is no candidate counts as the
+  // configured one. As many as tensors.
+  void Assume(absl::Span<const wire::PlanRow> rows, const std::function<bool(size_t)>& foreign = {});
 
   // INVALID_ARGUMENT, and nothing is changed: statistics of other tensors or candidates, or numbers that are
   // not finite or negative. A tensor that is not compressed needs none.
   absl::StatusOr<AdaptiveOutcome> Step(absl::Span<const TensorStatistics> statistics);
 
-  // A tensor's row is this candidate from the next Step on; nullopt: it is chosen again. INVALID_ARGUMENT
-  // where there is none.
-  absl::Status Pin(size_t tensor, std::optional<size_t> candidate);
+  // From the next Step on the tensor is left out, its row and its part of the budget; or is chosen again.
+  void Hold(size_t tensor, bool held) { held_[tensor] = held; }
   // INVALID_ARGUMENT unless finite and above 0.
   absl::Status SetAlpha(double alpha);
 
@@ -94,7 +93,7 @@ class AdaptivePolicy {
   wire::Config::Policy options_;
   std::vector<Candidates> candidates_;
   std::vector<size_t> choice_;  // by tensor
-  std::vector<std::optional<size_t>> pinned_;
+  std::vector<bool> held_;
   std::vector<double> last_norm_;  // accordion; negative: never seen
   std::vector<wire::PlanRow> rows_;
 };

@@ -11,6 +11,7 @@
 #include "proto/wire/matrix_view.h"
 #include "proto/wire/text.h"
 #include "runtime/controller/policy/cost_model.h"
+#include "runtime/controller/policy/setting.h"
 
 namespace terse::policy {
 namespace {
@@ -18,17 +19,10 @@ namespace {
 constexpr size_t kMostRanks = 32;
 constexpr int kDensitySteps = 6;  // to each side, of the square root of 2
 
-// The configuration with another compressor and its parameter.
-wire::Config With(const wire::Config& config, wire::Codec codec) {
-  wire::Config other = config;
-  other.compressor = codec;
-  return other;
-}
-
 // All settings of a family as configurations, so that rows are made in one place.
 std::vector<wire::Config> SettingsOf(const wire::Config& config, wire::Codec family,
                                      const TensorInfo& tensor) {
-  const wire::Config base = With(config, family);
+  const wire::Config base = WithCompressor(config, family);
   std::vector<wire::Config> all;
   switch (family) {
     case wire::Codec::kQuantize:
@@ -82,22 +76,6 @@ size_t Nearest(const std::vector<Candidate>& all, wire::Codec codec, double byte
 }
 
 }  // namespace
-
-std::string SettingText(const wire::PlanRow& row) {
-  const absl::string_view name = wire::View(wire::Name(row.codec));
-  switch (row.codec) {
-    case wire::Codec::kNone:
-      return "dense";
-    case wire::Codec::kQuantize:
-      return absl::StrCat(name, ", ", row.params.bits, " bits");
-    case wire::Codec::kTopK:
-      return absl::StrCat(name, ", density ", row.params.density);
-    case wire::Codec::kPowerSgd:
-      return absl::StrCat(name, ", rank ", row.params.rank);
-    default:
-      return std::string(name);
-  }
-}
 
 double BytesOf(const wire::PlanRow& row, int world_size, const TensorInfo& tensor) {
   const Machine machine;

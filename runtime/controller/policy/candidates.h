@@ -44,10 +44,6 @@ struct Candidates {
 // Of the configured compressor and config.policy.families. Method allreduce only.
 Candidates CandidatesOf(const wire::Config& config, int world_size, const TensorInfo& tensor);
 
-// What a policy decides of a row, for people: "quantize, 3 bits", "topk, density 0.005", "powersgd, rank 4",
-// "dense".
-std::string SettingText(const wire::PlanRow& row);
-
 // Bytes that a rank sends for one exchange by this row.
 double BytesOf(const wire::PlanRow& row, int world_size, const TensorInfo& tensor);
 
