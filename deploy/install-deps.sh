@@ -54,6 +54,7 @@ packages=(
   libgtest-dev libgmock-dev
   python3 # the checks of tests/house: the standard library is enough
   clang-format clang-tidy shellcheck
+  openssl     # certificates for the controller's tests
   iproute2    # hosts and links of benchmarks/testbed
   libgloo-dev # a dense all-reduce to compare with
   clang-14 libclang-rt-14-dev # libFuzzer and its sanitizers, for deploy/fuzz.sh
