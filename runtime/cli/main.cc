@@ -15,6 +15,7 @@
 #include "runtime/cli/advise_command.h"
 #include "runtime/cli/bench_command.h"
 #include "runtime/cli/config_command.h"
+#include "runtime/cli/console_command.h"
 #include "runtime/cli/doctor_command.h"
 #include "runtime/cli/exit_code.h"
 #include "runtime/cli/job.h"
@@ -41,6 +42,11 @@ int Fail(ExitCode code, const char* what) {
 }
 
 int Main(int argc, char** argv) {
+  try {
+    RunConsoleIfAsked(argc, argv);
+  } catch (const CommandError& error) {
+    return Fail(error.code(), error.what());
+  }
   signal(SIGINT, ExitInterrupted);
 
   // What is behind -- is a user's job. The parser would take the mark for the end of a list of values.
@@ -68,6 +74,7 @@ int Main(int argc, char** argv) {
   AddRunCommand(app, job, &run);
   AddStateCommand(app, &run);
   AddWhyCommand(app, &run);
+  ListConsoleCommands(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

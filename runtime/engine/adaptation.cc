@@ -273,6 +273,10 @@ absl::StatusOr<std::optional<std::vector<wire::PlanRow>>> Adaptation::Decide(
       situation.measured.version = static_cast<uint32_t>(plans_);
       situation.since = since_;
       situation.why = why_;
+      for (size_t t = 0; t < situation.tensors.size(); ++t) {
+        if (wire::RowText(tensors[t]->planned) != wire::RowText((**rows)[t]))
+          situation.tensors[t].path = std::string(wire::Name((**rows)[t].codec));
+      }
     }
     source_->Tell(situation);
   }
