@@ -36,7 +36,7 @@ policy::TensorInfo InfoOf(const Tensor& tensor) {
 }  // namespace
 
 Adaptation::Adaptation(const wire::Config& config, transport::Group* group)
-    : config_(config), group_(*group), last_(Clock::now()) {}
+    : config_(config), group_(*group), last_(Clock::now()), step_begin_(last_) {}
 
 Adaptation::~Adaptation() = default;
 
@@ -139,26 +139,62 @@ absl::Status Adaptation::Measure(absl::Span<const std::unique_ptr<Tensor>> tenso
   return absl::OkStatus();
 }
 
-absl::Status Adaptation::AddUpOverRanks(std::chrono::milliseconds patience) {
-  std::vector<double> all;
-  for (const Sums& sums : sums_) {
-    if (sums.squared_error.empty()) continue;
-    all.push_back(sums.count);
-    all.push_back(sums.norm);
-    all.insert(all.end(), sums.squared_error.begin(), sums.squared_error.end());
+// How long the job has computed since the step began: without what it waited for exchanges, which depends on
+// the plan.
+void Adaptation::BeginBatch(absl::Span<Tensor* const> tensors) {
+  if (!Timed()) return;
+  batch_begin_ = Clock::now();
+  const double ready_ms =
+      std::chrono::duration<double, std::milli>(batch_begin_ - step_begin_).count() - exchanging_ms_;
+  for (const Tensor* const tensor : tensors) {
+    if (tensor->id >= sums_.size()) continue;
+    sums_[tensor->id].ready_ms += ready_ms;
+    sums_[tensor->id].exchanges += 1;
   }
+}
+
+void Adaptation::EndBatch() {
+  if (Timed()) exchanging_ms_ += MillisecondsSince(batch_begin_);
+}
+
+void Adaptation::EndStep() {
+  if (!Timed()) return;
+  step_begin_ = Clock::now();
+  exchanging_ms_ = 0;
+}
+
+void Adaptation::CountTimes(absl::Span<const std::unique_ptr<Tensor>> tensors) {
+  for (size_t t = 0; t < sums_.size(); ++t) {
+    Sums& sums = sums_[t];
+    const TensorStats& now = tensors[t]->stats;
+    sums.wire_ms = now.exchange_ms - sums.before.exchange_ms;
+    sums.codec_ms = now.encode_ms + now.decode_ms - sums.before.encode_ms - sums.before.decode_ms;
+    sums.before = now;
+  }
+}
+
+absl::Status Adaptation::AddUpOverRanks(std::chrono::milliseconds patience) {
+  const auto each = [this](const auto& number) {
+    for (Sums& sums : sums_) {
+      if (Timed()) {
+        for (double* const time : {&sums.exchanges, &sums.ready_ms, &sums.wire_ms, &sums.codec_ms})
+          number(time);
+      }
+      if (sums.squared_error.empty()) continue;
+      number(&sums.count);
+      number(&sums.norm);
+      for (double& error : sums.squared_error) number(&error);
+    }
+  };
+  std::vector<double> all;
+  each([&all](const double* number) { all.push_back(*number); });
   if (all.empty()) return absl::OkStatus();
   transport::OperationOr sum =
       group_.Allreduce(all.data(), all.data(), all.size(), wire::DType::kFloat64, {});
   if (!sum.ok()) return sum.status();
   if (absl::Status status = (*sum)->Wait(patience); !status.ok()) return status;
   size_t at = 0;
-  for (Sums& sums : sums_) {
-    if (sums.squared_error.empty()) continue;
-    sums.count = all[at++];
-    sums.norm = all[at++];
-    for (double& error : sums.squared_error) error = all[at++];
-  }
+  each([&](double* number) { *number = all[at++]; });
   return absl::OkStatus();
 }
 
@@ -172,6 +208,12 @@ Situation Adaptation::SituationOf(absl::Span<const std::unique_ptr<Tensor>> tens
   for (size_t t = 0; t < infos_.size(); ++t) {
     now.measured.rows.push_back(tensors[t]->planned);
     const Sums& sums = sums_[t];
+    if (Timed() && sums.exchanges > 0) {
+      policy::TensorStatistics& statistics = now.measured.statistics[t];
+      statistics.ready_ms = std::max(0.0, sums.ready_ms / sums.exchanges);
+      statistics.times = {.wire_ms = std::max(0.0, sums.wire_ms / sums.exchanges),
+                          .codec_ms = std::max(0.0, sums.codec_ms / sums.exchanges)};
+    }
     if (sums.squared_error.empty() || sums.count <= 0) continue;
     policy::TensorStatistics& statistics = now.measured.statistics[t];
     statistics.norm = sums.norm / sums.count;
@@ -251,6 +293,7 @@ absl::StatusOr<std::optional<std::vector<wire::PlanRow>>> Adaptation::Decide(
     std::chrono::milliseconds patience) {
   const Clock::time_point begin = Clock::now();
   Prepare(tensors);
+  if (Timed()) CountTimes(tensors);
   if (absl::Status status = AddUpOverRanks(patience); !status.ok()) return status;
   Situation situation;
   std::string mine;
@@ -263,6 +306,8 @@ absl::StatusOr<std::optional<std::vector<wire::PlanRow>>> Adaptation::Decide(
   for (Sums& sums : sums_) {
     sums.count = 0;
     sums.norm = 0;
+    sums.exchanges = 0;
+    sums.ready_ms = 0;
     std::fill(sums.squared_error.begin(), sums.squared_error.end(), 0.0);
   }
   auto rows = TakeUp(tensors, step, *text);
@@ -307,6 +352,8 @@ absl::StatusOr<std::optional<std::vector<wire::PlanRow>>> Adaptation::TakeUp(
               .error = number("error"),
               .budget = number("budget"),
               .lower_bound = number("lower_bound"),
+              .finish_ms = number("finish_ms"),
+              .uniform_finish_ms = number("uniform_finish_ms"),
               .way = words("way"),
               .changes = {}};
   std::optional<std::vector<wire::PlanRow>> rows;

@@ -55,6 +55,11 @@ class Adaptation {
   absl::Status Measure(absl::Span<const std::unique_ptr<Tensor>> tensors, Tensor* tensor,
                        absl::Span<const float> gradient);
 
+  // For policy.objective: time. Around the exchange of a batch, and at the end of a step.
+  void BeginBatch(absl::Span<Tensor* const> tensors);
+  void EndBatch();
+  void EndStep();
+
   // Whether a decision comes after so many applied steps.
   bool Due(uint64_t step) const { return step % static_cast<uint64_t>(config_.policy.interval) == 0; }
   // The decision: the rows that all ranks are to go over to; nullopt: none. What was measured is forgotten.
@@ -79,6 +84,8 @@ class Adaptation {
     double error = 0;
     double budget = 0;
     double lower_bound = 0;
+    double finish_ms = 0;
+    double uniform_finish_ms = 0;
     std::string way;
     std::vector<Change> changes;
   };
@@ -95,11 +102,20 @@ class Adaptation {
     double count = 0;
     double norm = 0;
     std::vector<double> squared_error;
+    // For policy.objective: time.
+    double exchanges = 0;
+    double ready_ms = 0;
+    double wire_ms = 0;
+    double codec_ms = 0;
+    TensorStats before;  // this rank's, at the last decision
   };
 
   // Candidates, sums and the source are of this table.
   void Prepare(absl::Span<const std::unique_ptr<Tensor>> tensors);
   bool MeasuresErrors() const;
+  bool Timed() const { return MeasuresErrors() && config_.policy.objective == wire::Objective::kTime; }
+  // This rank's exchanges since the last decision.
+  void CountTimes(absl::Span<const std::unique_ptr<Tensor>> tensors);
   absl::Status AddUpOverRanks(std::chrono::milliseconds patience);
   Situation SituationOf(absl::Span<const std::unique_ptr<Tensor>> tensors, uint64_t step,
                         uint64_t skipped) const;
@@ -128,6 +144,10 @@ class Adaptation {
   double decide_ms_ = 0;
   std::chrono::steady_clock::time_point last_;
   uint64_t last_step_ = 0;
+  // Of the running step: when it began, and how long exchanges have taken since.
+  std::chrono::steady_clock::time_point step_begin_;
+  std::chrono::steady_clock::time_point batch_begin_;
+  double exchanging_ms_ = 0;
 };
 
 }  // namespace terse::engine

@@ -387,7 +387,9 @@ absl::Status Engine::RunSettled(absl::Span<const Call> calls) {
                                   .exact = exact_,
                                   .adaptation = adaptation_.get(),
                                   .table = tensors_};
+    if (adaptation_ != nullptr) adaptation_->BeginBatch(tensors);
     status = Note(runner_->Run(context, calls, tensors));
+    if (adaptation_ != nullptr) adaptation_->EndBatch();
   }
   if (status.ok()) CountExchanges(tensors);
   for (const Call& call : calls) done_[call.tensor] = status;
@@ -433,7 +435,11 @@ absl::Status Engine::Step(double applied) {
   }
   ApplySettings();
   if (absl::Status status = Note(TakePaths(tensors)); !status.ok()) return status;
-  return adaptation_ != nullptr && applied > 0.0 && adaptation_->Due(step_) ? Adapt() : absl::OkStatus();
+  if (adaptation_ == nullptr) return absl::OkStatus();
+  absl::Status status;
+  if (applied > 0.0 && adaptation_->Due(step_)) status = Adapt();
+  adaptation_->EndStep();
+  return status;
 }
 
 absl::StatusOr<bool> Engine::OptimizerStep(absl::Span<const Call> gradients,

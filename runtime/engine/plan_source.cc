@@ -112,6 +112,8 @@ class Remote final : public PlanSource {
                          .error = order->error,
                          .budget = order->budget,
                          .lower_bound = order->lower_bound,
+                         .finish_ms = order->finish_ms,
+                         .uniform_finish_ms = order->uniform_finish_ms,
                          .why = std::move(order->why)};
       verdict.way = std::move(order->way);
       verdict.settings = std::move(order->settings);
@@ -147,6 +149,9 @@ class Remote final : public PlanSource {
       if (situation.measured.statistics.empty()) continue;
       tensor.norm = situation.measured.statistics[t].norm;
       tensor.squared_error = situation.measured.statistics[t].squared_error;
+      tensor.ready_ms = situation.measured.statistics[t].ready_ms;
+      tensor.wire_ms = situation.measured.statistics[t].times.wire_ms;
+      tensor.codec_ms = situation.measured.statistics[t].times.codec_ms;
     }
     return report;
   }

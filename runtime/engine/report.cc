@@ -104,6 +104,10 @@ std::string Engine::Report() const {
                          {"lower_bound", event.lower_bound},
                          {"way", event.way},
                          {"changes", std::move(changes)}});
+      if (config_.policy.objective == wire::Objective::kTime) {
+        decided.back()["finish_ms"] = event.finish_ms;
+        decided.back()["uniform_finish_ms"] = event.uniform_finish_ms;
+      }
     }
     report["policy"] = {{"decisions", adaptation_->decisions()},
                         {"plans", adaptation_->plans()},

@@ -285,5 +285,44 @@ TEST(RemoteController, CommandsAStaticJob) {
   }
 }
 
+// With the objective of time, ranks measure when the job hands tensors over, without what it waits for
+// others, and what exchanges take.
+TEST(TimeObjective, TheJobsComputingIsMeasuredBetweenExchanges) {
+  Played played;
+  const wire::Config config = TestConfig({{"policy.name", "lgreco"},
+                                          {"policy.objective", "time"},
+                                          {"policy.interval", "4"},
+                                          {"policy.window", "3"},
+                                          {"controller.address", "elsewhere:1"}});
+  RunRanks(
+      2,
+      [&](int, std::unique_ptr<transport::Group> group) {
+        return Engine::Open(config, std::move(group), TimeSource::Machine(),
+                            [&]() -> absl::StatusOr<std::unique_ptr<controller::Link>> {
+                              return std::make_unique<PlayedLink>(&played);
+                            });
+      },
+      [](Engine& engine) {
+        std::vector<float> first(4096, 1.0f);
+        std::vector<float> second(4096, 1.0f);
+        ASSERT_TRUE(engine.Register("first", wire::DType::kFloat32, {64, 64}).ok());
+        ASSERT_TRUE(engine.Register("second", wire::DType::kFloat32, {64, 64}).ok());
+        for (int step = 0; step < 8; ++step) {
+          std::this_thread::sleep_for(std::chrono::milliseconds(2));
+          ASSERT_TRUE(engine.Allreduce({{.tensor = 0, .send = first.data(), .recv = first.data()}}).ok());
+          std::this_thread::sleep_for(std::chrono::milliseconds(3));
+          ASSERT_TRUE(engine.Allreduce({{.tensor = 1, .send = second.data(), .recv = second.data()}}).ok());
+          ASSERT_TRUE(engine.Step(1.0).ok());
+        }
+      });
+  // The first steps are not counted: nothing is known of the tensors yet.
+  ASSERT_EQ(played.reports.size(), 2u);
+  const std::vector<controller::TensorReport>& tensors = played.reports[1].tensors;
+  EXPECT_GE(tensors[0].ready_ms, 2);
+  EXPECT_GE(tensors[1].ready_ms, tensors[0].ready_ms + 3);
+  EXPECT_GT(tensors[1].wire_ms, 0);
+  EXPECT_GT(tensors[1].codec_ms, 0);
+}
+
 }  // namespace
 }  // namespace terse::engine

@@ -94,6 +94,8 @@ v1::ReportStepRequest RequestOf(const JobReport& report) {
     state.set_compressed_ms(tensor.compressed_ms);
     state.set_dense_ms(tensor.dense_ms);
     state.set_ready_ms(tensor.ready_ms);
+    state.set_wire_ms(tensor.wire_ms);
+    state.set_codec_ms(tensor.codec_ms);
     state.mutable_squared_error()->Add(tensor.squared_error.begin(), tensor.squared_error.end());
   }
   return request;
@@ -109,6 +111,8 @@ Order OrderOf(const v1::Order& order) {
           .error = order.outcome().error(),
           .budget = order.outcome().budget(),
           .lower_bound = order.outcome().lower_bound(),
+          .finish_ms = order.outcome().finish_ms(),
+          .uniform_finish_ms = order.outcome().uniform_finish_ms(),
           .way = order.outcome().way()};
 }
 

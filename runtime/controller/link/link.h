@@ -43,7 +43,9 @@ struct TensorReport {
   double dense_bytes = 0;    // that dense would have sent
   double compressed_ms = 0;  // of an exchange, by the last trial; 0: there was none
   double dense_ms = 0;
-  double ready_ms = 0;                     // after the step began; 0: not measured
+  double ready_ms = 0;  // that the job computes before it; 0: not measured
+  double wire_ms = 0;   // of an exchange, since the last report; 0: not measured
+  double codec_ms = 0;
   std::vector<double> squared_error = {};  // by candidate; empty: not measured
 };
 
@@ -71,6 +73,8 @@ struct Order {
   double error = 0;
   double budget = 0;
   double lower_bound = 0;
+  double finish_ms = 0;
+  double uniform_finish_ms = 0;
   std::string way = {};
 };
 

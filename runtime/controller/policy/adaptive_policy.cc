@@ -39,7 +39,12 @@ constexpr double kCritical = 0.5;
 
 AdaptivePolicy::AdaptivePolicy(const wire::Config& config, int world_size,
                                absl::Span<const TensorInfo> tensors)
-    : options_(config.policy), held_(tensors.size(), false), last_norm_(tensors.size(), -1.0) {
+    : config_(config),
+      options_(config.policy),
+      world_size_(world_size),
+      tensors_(tensors.begin(), tensors.end()),
+      held_(tensors.size(), false),
+      last_norm_(tensors.size(), -1.0) {
   for (const TensorInfo& tensor : tensors) {
     candidates_.push_back(CandidatesOf(config, world_size, tensor));
     const Candidates& its = candidates_.back();
@@ -75,9 +80,10 @@ absl::Status AdaptivePolicy::Check(absl::Span<const TensorStatistics> statistics
         absl::StrCat("statistics of ", statistics.size(), " tensors where there are ", candidates_.size()));
   }
   for (size_t t = 0; t < statistics.size(); ++t) {
-    if (candidates_[t].Fixed()) continue;
     const TensorStatistics& its = statistics[t];
-    if (its.squared_error.empty()) continue;
+    if (!Good(its.ready_ms) || !Good(its.times.wire_ms) || !Good(its.times.codec_ms))
+      return absl::InvalidArgumentError(absl::StrCat("tensor ", t, ": a time is not finite or negative"));
+    if (candidates_[t].Fixed() || its.squared_error.empty()) continue;
     if (its.squared_error.size() != candidates_[t].all.size()) {
       return absl::InvalidArgumentError(absl::StrCat("tensor ", t, ": ", its.squared_error.size(),
                                                      " errors for ", candidates_[t].all.size(),
@@ -112,22 +118,38 @@ std::vector<size_t> AdaptivePolicy::AccordionChoice(absl::Span<const TensorStati
   return choice;
 }
 
-// Of the tensors in `free`; the budget is what the reference's choice leaves behind of these.
+// The budget is what the reference's choice leaves behind of those that are free.
 Knapsack AdaptivePolicy::ProblemOf(absl::Span<const TensorStatistics> statistics,
-                                   const std::vector<size_t>& reference,
-                                   const std::vector<size_t>& free) const {
+                                   const std::vector<size_t>& reference, const std::vector<size_t>& layers,
+                                   const std::vector<bool>& free) const {
+  Machine machine;
+  if (Timed()) {
+    std::vector<ExchangeTimes> times;
+    for (const TensorStatistics& its : statistics) times.push_back(its.times);
+    machine = Calibrated(config_, world_size_, tensors_, rows_, times);
+  }
+  const auto size_of = [&](size_t t, const wire::PlanRow& row, double bytes) {
+    return Timed() ? 1e3 * CostOf(row, machine, world_size_, tensors_[t]).seconds : bytes;
+  };
   Knapsack problem;
-  for (const size_t t : free) {
+  for (const size_t t : layers) {
     std::vector<double> error;
     std::vector<double> size;
-    for (size_t k = 0; k < candidates_[t].all.size(); ++k) {
-      error.push_back(ErrorOf(statistics[t], k));
-      size.push_back(candidates_[t].all[k].bytes);
+    if (free[t]) {
+      for (size_t k = 0; k < candidates_[t].all.size(); ++k) {
+        const Candidate& candidate = candidates_[t].all[k];
+        error.push_back(ErrorOf(statistics[t], k));
+        size.push_back(size_of(t, candidate.row, candidate.bytes));
+      }
+      problem.budget += error[reference[t]];
+    } else {
+      error.push_back(0);
+      size.push_back(size_of(t, rows_[t], 0));
     }
-    problem.budget += error[reference[t]];
-    problem.fallback.push_back(static_cast<uint32_t>(reference[t]));
+    problem.fallback.push_back(free[t] ? static_cast<uint32_t>(reference[t]) : 0);
     problem.error.push_back(std::move(error));
     problem.size.push_back(std::move(size));
+    if (Timed()) problem.ready.push_back(statistics[t].ready_ms);
   }
   const double alpha = options_.alpha;
   problem.budget *= options_.error == wire::ErrorMetric::kNorm ? alpha : alpha * alpha;
@@ -140,26 +162,33 @@ absl::StatusOr<AdaptiveOutcome> AdaptivePolicy::Step(absl::Span<const TensorStat
   for (size_t t = 0; t < candidates_.size(); ++t) reference[t] = candidates_[t].uniform;
   if (options_.name != wire::PolicyName::kLgreco) reference = AccordionChoice(statistics);
 
-  std::vector<size_t> free;
+  std::vector<bool> free(candidates_.size());
+  std::vector<size_t> layers;
   for (size_t t = 0; t < candidates_.size(); ++t) {
-    if (!held_[t] && !candidates_[t].Fixed() && !statistics[t].squared_error.empty()) free.push_back(t);
+    free[t] = !held_[t] && !candidates_[t].Fixed() && !statistics[t].squared_error.empty();
+    // The others' exchanges take time as well.
+    if (free[t] || Timed()) layers.push_back(t);
   }
-  const Knapsack problem = ProblemOf(statistics, reference, free);
-  std::vector<size_t> choice = choice_;
+  if (Timed()) {
+    std::stable_sort(layers.begin(), layers.end(),
+                     [&](size_t a, size_t b) { return statistics[a].ready_ms < statistics[b].ready_ms; });
+  }
+  const Knapsack problem = ProblemOf(statistics, reference, layers, free);
+  std::vector<uint32_t> now;
+  size_t count = 0;  // that are free
+  for (const size_t t : layers) {
+    now.push_back(free[t] ? static_cast<uint32_t>(choice_[t]) : 0);
+    count += free[t] ? 1 : 0;
+  }
+  const KnapsackAnswer present = Evaluate(problem, now);
+  const KnapsackAnswer uniform = Evaluate(problem, problem.fallback);
 
   AdaptiveOutcome outcome;
   outcome.budget = problem.budget;
-  std::vector<uint32_t> now;
-  for (const size_t t : free) now.push_back(static_cast<uint32_t>(choice_[t]));
-  const KnapsackAnswer present = Evaluate(problem, now);
-  const KnapsackAnswer uniform = Evaluate(problem, problem.fallback);
-  for (const size_t t : free) outcome.uniform_bytes += candidates_[t].all[candidates_[t].uniform].bytes;
-
   std::vector<uint32_t> wanted = problem.fallback;
-  if (options_.name != wire::PolicyName::kAccordion && !free.empty()) {
-    auto solved = free.size() <= kMostForBins && options_.error == wire::ErrorMetric::kNorm
-                      ? SolveByBins(problem)
-                      : Solve(problem);
+  if (options_.name != wire::PolicyName::kAccordion && count > 0) {
+    const bool bins = count <= kMostForBins && options_.error == wire::ErrorMetric::kNorm && !Timed();
+    auto solved = bins ? SolveByBins(problem) : Solve(problem);
     // With alpha below 1 there may be no choice at all but dense, which there always is.
     if (!solved.ok()) return solved.status();
     wanted = solved->choice;
@@ -167,26 +196,48 @@ absl::StatusOr<AdaptiveOutcome> AdaptivePolicy::Step(absl::Span<const TensorStat
     outcome.way = solved->way;
   }
   const KnapsackAnswer next = Evaluate(problem, wanted);
+  const auto value = [this](const KnapsackAnswer& answer) { return Timed() ? answer.finish : answer.size; };
   const bool blind = uniform.error == 0;  // no gradient
   const bool over = present.error > problem.budget;
-  const bool gains = next.size < (1 - options_.gain) * present.size;
-  const bool free_moves =
+  const bool gains = value(next) < (1 - options_.gain) * value(present);
+  const bool moves =
       wanted != now && !blind && (options_.name == wire::PolicyName::kAccordion || over || gains);
-  if (free_moves) {
-    for (size_t i = 0; i < free.size(); ++i) choice[free[i]] = wanted[i];
-  }
-  const KnapsackAnswer& taken = free_moves ? next : present;
-  outcome.changed = free_moves;
-  outcome.bytes = taken.size;
+  const KnapsackAnswer& taken = moves ? next : present;
+  outcome.changed = moves;
   outcome.error = taken.error;
-  if (free_moves) {
-    outcome.why = absl::StrFormat("%s: %.4g bytes a step in place of %.4g, error %.3g of %.3g",
-                                  Name(options_.name), next.size, present.size, next.error, problem.budget);
+  std::vector<size_t> choice = choice_;
+  double present_bytes = 0;
+  double next_bytes = 0;
+  for (size_t i = 0; i < layers.size(); ++i) {
+    const size_t t = layers[i];
+    if (!free[t]) continue;
+    const std::vector<Candidate>& all = candidates_[t].all;
+    present_bytes += all[now[i]].bytes;
+    next_bytes += all[wanted[i]].bytes;
+    outcome.uniform_bytes += all[candidates_[t].uniform].bytes;
+    if (moves) choice[t] = wanted[i];
+  }
+  outcome.bytes = moves ? next_bytes : present_bytes;
+  if (Timed()) {
+    outcome.finish_ms = taken.finish;
+    outcome.uniform_finish_ms = uniform.finish;
+  }
+  const auto step = [&](double bytes, const KnapsackAnswer& answer) {
+    const std::string sent = absl::StrFormat("%.4g bytes a step", bytes);
+    return Timed() ? absl::StrFormat("done after %.4g ms, %s", answer.finish, sent) : sent;
+  };
+  if (moves) {
+    outcome.why = absl::StrFormat(
+        "%s: %s in place of %s, error %.3g of %.3g", Name(options_.name), step(next_bytes, next),
+        Timed() ? step(present_bytes, present) : absl::StrFormat("%.4g", present_bytes), next.error,
+        problem.budget);
   } else if (blind) {
     outcome.why = "no gradient to decide from";
   } else {
-    outcome.why = absl::StrFormat("%s would gain less than %.3g %% (%.4g bytes a step, %.4g now)",
-                                  Name(options_.name), 100 * options_.gain, next.size, present.size);
+    outcome.why =
+        absl::StrFormat("%s would gain less than %.3g %% (%s, %s now)", Name(options_.name),
+                        100 * options_.gain, step(next_bytes, next),
+                        Timed() ? step(present_bytes, present) : absl::StrFormat("%.4g", present_bytes));
   }
   if (outcome.changed) Adopt(statistics, choice, outcome);
   return outcome;

@@ -14,7 +14,11 @@
 // `policy.error` says what adds up: norms, as published, or their squares, which the error of the whole is
 // made of. With squares the budget is alpha squared, so that alpha is of norms in both.
 //
-// A plan is left alone while another would gain less than `policy.gain` of its bytes, as long as it keeps the
+// `policy.objective` says what lgreco makes small: bytes, or the time at which the last tensor of a step is
+// there, by the cost model fitted to what the job measured (calibration.h). Tensors whose exchange hides
+// behind the job's computing cost nothing then, and of equal times the one of less error is taken.
+//
+// A plan is left alone while another would gain less than `policy.gain` of that, as long as it keeps the
 // budget; and where nothing can be told (no gradient). A tensor that is held has no part in it.
 //
 // A state machine without clock or randomness: the same calls give the same plans, everywhere. One owner.
@@ -31,6 +35,7 @@
 #include "absl/types/span.h"
 #include "proto/wire/config.h"
 #include "proto/wire/plan.h"
+#include "runtime/controller/policy/calibration.h"
 #include "runtime/controller/policy/candidates.h"
 #include "runtime/controller/policy/knapsack.h"
 
@@ -41,6 +46,10 @@ struct TensorStatistics {
   // Of the gradient with residual, by candidate. Empty: nothing was measured, and the tensor stays as it is.
   std::vector<double> squared_error;
   double norm = 0;  // of the gradient
+  // For policy.objective: time. How long the job computes before it hands the gradient over, in a step; and
+  // what an exchange by the row in force takes.
+  double ready_ms = 0;
+  ExchangeTimes times = {};
 };
 
 // What a call of Step came to.
@@ -50,7 +59,11 @@ struct AdaptiveOutcome {
   double uniform_bytes = 0;  // under the configured setting
   double error = 0;          // as they add up
   double budget = 0;
-  double lower_bound = 0;  // of bytes, under the budget; lgreco only
+  double lower_bound = 0;  // of what the objective makes small, bytes or ms, under the budget; lgreco only
+  // With policy.objective: time, by the calibrated model: when the last tensor of a step is there, computing
+  // included, under the rows and under the configured setting.
+  double finish_ms = 0;
+  double uniform_finish_ms = 0;
   KnapsackWay way = KnapsackWay::kFallback;
   std::string why;  // in words: what was gained, or why nothing changed
 };
@@ -85,12 +98,17 @@ class AdaptivePolicy {
   absl::Status Check(absl::Span<const TensorStatistics> statistics) const;
   double ErrorOf(const TensorStatistics& statistics, size_t candidate) const;
   std::vector<size_t> AccordionChoice(absl::Span<const TensorStatistics> statistics);
+  // The choice among candidates of `layers`; those that are not free have one, the row in force.
   Knapsack ProblemOf(absl::Span<const TensorStatistics> statistics, const std::vector<size_t>& reference,
-                     const std::vector<size_t>& free) const;
+                     const std::vector<size_t>& layers, const std::vector<bool>& free) const;
+  bool Timed() const { return options_.objective == wire::Objective::kTime; }
   void Adopt(absl::Span<const TensorStatistics> statistics, const std::vector<size_t>& choice,
              const AdaptiveOutcome& outcome);
 
+  wire::Config config_;
   wire::Config::Policy options_;
+  const int world_size_;
+  std::vector<TensorInfo> tensors_;
   std::vector<Candidates> candidates_;
   std::vector<size_t> choice_;  // by tensor
   std::vector<bool> held_;

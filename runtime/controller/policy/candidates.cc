@@ -10,7 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "proto/wire/matrix_view.h"
 #include "proto/wire/text.h"
-#include "runtime/controller/policy/cost_model.h"
+#include "runtime/controller/policy/calibration.h"
 #include "runtime/controller/policy/setting.h"
 
 namespace terse::policy {
@@ -78,37 +78,7 @@ size_t Nearest(const std::vector<Candidate>& all, wire::Codec codec, double byte
 }  // namespace
 
 double BytesOf(const wire::PlanRow& row, int world_size, const TensorInfo& tensor) {
-  const Machine machine;
-  const Workload load{.elements = static_cast<double>(tensor.elements),
-                      .ranks = static_cast<double>(world_size)};
-  switch (row.exchange) {
-    case wire::Exchange::kAllGather:
-      return AllGatherCost(machine, load, kTopKKernels, EntriesOf(row.params)).bytes;
-    case wire::Exchange::kSparseReduce:
-      return SparseReduceCost(machine, load, kTopKKernels, EntriesOf(row.params)).bytes;
-    case wire::Exchange::kLowRank: {
-      const auto floats = static_cast<double>(wire::ViewAsMatrix(tensor.shape).FactorFloats(row.params.rank));
-      return DenseCost(machine, {.elements = floats, .ranks = load.ranks}).bytes;
-    }
-    case wire::Exchange::kScatterReduceAllGather: {
-      double bits = 0;
-      switch (row.codec) {
-        case wire::Codec::kQuantize:
-          // Minimum and unit, or the unit alone, are 16 bits each.
-          bits = row.params.bits +
-                 (row.params.span == wire::QuantizeSpan::kMinMax ? 32.0 : 16.0) / row.params.block;
-          break;
-        case wire::Codec::kOneBit:
-          bits = 1 + (row.params.block == 0 ? 0.0 : 32.0 / row.params.block);
-          break;
-        default:
-          bits = 16;
-      }
-      return ScatterReduceCost(machine, load, kQuantize4Kernels, bits).bytes;
-    }
-    default:
-      return DenseCost(machine, load).bytes;
-  }
+  return CostOf(row, Machine(), world_size, tensor).bytes;
 }
 
 Candidates CandidatesOf(const wire::Config& config, int world_size, const TensorInfo& tensor) {

@@ -80,6 +80,8 @@ v1::Outcome OutcomeOf(const policy::AdaptiveOutcome& outcome) {
   message.set_error(outcome.error);
   message.set_budget(outcome.budget);
   message.set_lower_bound(outcome.lower_bound);
+  message.set_finish_ms(outcome.finish_ms);
+  message.set_uniform_finish_ms(outcome.uniform_finish_ms);
   if (outcome.bytes > 0) message.set_way(std::string(policy::Name(outcome.way)));
   return message;
 }
@@ -179,9 +181,9 @@ absl::Status Job::CheckReport(const v1::ReportStepRequest& r) const {
   for (int t = 0; t < r.tensors_size(); ++t) {
     const v1::TensorState& tensor = r.tensors(t);
     const auto wrong = [&](const auto&... parts) { return Invalid("tensors[", t, "]", parts...); };
-    for (const double number :
-         {tensor.norm(), tensor.residual_norm(), tensor.bytes_sent(), tensor.dense_bytes(),
-          tensor.compressed_ms(), tensor.dense_ms(), tensor.ready_ms()}) {
+    for (const double number : {tensor.norm(), tensor.residual_norm(), tensor.bytes_sent(),
+                                tensor.dense_bytes(), tensor.compressed_ms(), tensor.dense_ms(),
+                                tensor.ready_ms(), tensor.wire_ms(), tensor.codec_ms()}) {
       if (!Good(number)) return wrong(": a number is ", number);
     }
     if (!IsLine(tensor.reason(), kMostReason))
@@ -216,7 +218,9 @@ absl::StatusOr<policy::Measured> Job::MeasuredOf(const v1::ReportStepRequest& re
     if (!adaptive) continue;
     measured.statistics.push_back(
         {.squared_error = {tensor.squared_error().begin(), tensor.squared_error().end()},
-         .norm = tensor.norm()});
+         .norm = tensor.norm(),
+         .ready_ms = tensor.ready_ms(),
+         .times = {.wire_ms = tensor.wire_ms(), .codec_ms = tensor.codec_ms()}});
   }
   return measured;
 }
