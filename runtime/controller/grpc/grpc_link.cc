@@ -13,7 +13,6 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
-#include "absl/time/time.h"
 #include "grpcpp/create_channel.h"
 #include "grpcpp/support/channel_arguments.h"
 
@@ -21,12 +20,15 @@ namespace terse::controller {
 namespace {
 
 using std::chrono::milliseconds;
+using Clock = std::chrono::steady_clock;
 
 // Of a call. Plans of ten thousand tensors take a controller a second.
 constexpr milliseconds kPatience{10'000};
 constexpr milliseconds kFinishWithin{500};
 constexpr milliseconds kFirstPause{100};
 constexpr milliseconds kLongestPause{5'000};
+// Nothing is missed: whoever has something to say notifies.
+constexpr milliseconds kLook{60'000};
 constexpr int kMostMessage = 64 << 20;
 
 absl::StatusOr<std::string> ReadFile(const char* key, const std::string& path) {
@@ -159,26 +161,28 @@ GrpcLink::GrpcLink(std::shared_ptr<grpc::Channel> channel, std::string token)
 
 GrpcLink::~GrpcLink() {
   {
-    absl::MutexLock lock(&mutex_);
+    transport::MutexLock lock(mutex_);
     closing_ = true;
+    called_.NotifyAll();
     if (current_ != nullptr) current_->TryCancel();
   }
   thread_.join();
 }
 
 void GrpcLink::Post(std::shared_ptr<const JobDescription> job, JobReport report) {
-  absl::MutexLock lock(&mutex_);
+  transport::MutexLock lock(mutex_);
   if (job == nullptr && pending_.has_value()) job = pending_->job;
   pending_ = Message{std::move(job), std::move(report)};
+  called_.NotifyAll();
 }
 
 std::optional<Order> GrpcLink::Take() {
-  absl::MutexLock lock(&mutex_);
+  transport::MutexLock lock(mutex_);
   return std::exchange(order_, std::nullopt);
 }
 
 LinkState GrpcLink::state() const {
-  absl::MutexLock lock(&mutex_);
+  transport::MutexLock lock(mutex_);
   return state_;
 }
 
@@ -188,13 +192,13 @@ void GrpcLink::Prepare(grpc::ClientContext* context, milliseconds patience) {
 }
 
 void GrpcLink::SetCurrent(grpc::ClientContext* context) {
-  absl::MutexLock lock(&mutex_);
+  transport::MutexLock lock(mutex_);
   current_ = context;
   if (context != nullptr && closing_) context->TryCancel();
 }
 
 GrpcLink::Outcome GrpcLink::Judge(const grpc::Status& status, const char* doing) {
-  absl::MutexLock lock(&mutex_);
+  transport::MutexLock lock(mutex_);
   if (status.ok()) {
     state_.connected = true;
     return Outcome::kSaid;
@@ -250,7 +254,7 @@ GrpcLink::Outcome GrpcLink::Report(const JobReport& report) {
   SetCurrent(nullptr);
   const Outcome outcome = Judge(status, "reporting");
   if (outcome != Outcome::kSaid) return outcome;
-  absl::MutexLock lock(&mutex_);
+  transport::MutexLock lock(mutex_);
   ++state_.reports;
   state_.what = absl::StrCat("connected as ", job_id_, ", reported step ", report.step);
   if (!response.has_order()) return outcome;
@@ -275,12 +279,8 @@ void GrpcLink::Talk() {
   for (;;) {
     Message message;
     {
-      absl::MutexLock lock(&mutex_);
-      const auto called = [this] {
-        mutex_.AssertReaderHeld();
-        return closing_ || pending_.has_value();
-      };
-      mutex_.Await(absl::Condition(&called));
+      transport::MutexLock lock(mutex_);
+      while (!closing_ && !pending_.has_value()) called_.WaitUntil(mutex_, Clock::now() + kLook);
       if (closing_) break;
       message = *std::move(pending_);
       pending_.reset();
@@ -301,18 +301,16 @@ void GrpcLink::Talk() {
       pause = kFirstPause;
       continue;
     }
-    absl::MutexLock lock(&mutex_);
+    transport::MutexLock lock(mutex_);
     // A newer report takes its place.
     if (!pending_.has_value()) {
       pending_ = std::move(message);
     } else if (pending_->job == nullptr) {
       pending_->job = std::move(message.job);
     }
-    const auto closing = [this] {
-      mutex_.AssertReaderHeld();
-      return closing_;
-    };
-    if (mutex_.AwaitWithTimeout(absl::Condition(&closing), absl::FromChrono(pause))) break;
+    const Clock::time_point end = Clock::now() + pause;
+    while (!closing_ && Clock::now() < end) called_.WaitUntil(mutex_, end);
+    if (closing_) break;
     pause = std::min(2 * pause, kLongestPause);
   }
   if (!job_id_.empty() && state().connected) Finish();

@@ -14,10 +14,10 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
-#include "absl/synchronization/mutex.h"
 #include "proto/terse/v1/controller.grpc.pb.h"
 #include "proto/wire/config.h"
 #include "runtime/controller/link/link.h"
+#include "transport/inproc/mutex.h"
 
 namespace terse::controller {
 
@@ -58,7 +58,8 @@ class GrpcLink final : public Link {
   std::string job_id_;                                // empty: not registered
   std::shared_ptr<const JobDescription> registered_;  // as what
 
-  mutable absl::Mutex mutex_;
+  mutable transport::Mutex mutex_;
+  transport::CondVar called_;  // there is something to say, or it closes
   bool closing_ ABSL_GUARDED_BY(mutex_) = false;
   grpc::ClientContext* current_ ABSL_GUARDED_BY(mutex_) = nullptr;
   std::optional<Message> pending_ ABSL_GUARDED_BY(mutex_);

@@ -120,7 +120,7 @@ absl::Status Job::CheckRegistration(const v1::RegisterJobRequest& r) {
 
 Job::Job(StoredJob stored, Store* store)
     : id_(stored.id), instance_(stored.registration.instance()), store_(*store), stored_(std::move(stored)) {
-  absl::MutexLock lock(&mutex_);
+  transport::MutexLock lock(mutex_);
   Rebuild();
 }
 
@@ -147,7 +147,7 @@ v1::Commands Job::CommandsNow() const {
 }
 
 absl::Status Job::RegisterAgain(const v1::RegisterJobRequest& registration, int64_t now_us) {
-  absl::MutexLock lock(&mutex_);
+  transport::MutexLock lock(mutex_);
   if (registration.instance() != instance_) return absl::AlreadyExistsError("another instance has this id");
   StoredJob next = stored_;
   next.registration = registration;
@@ -270,7 +270,7 @@ absl::Status Job::SaveOffered(const policy::Action& action, int64_t now_us, v1::
 }
 
 absl::StatusOr<v1::ReportStepResponse> Job::Report(const v1::ReportStepRequest& report, int64_t now_us) {
-  absl::MutexLock lock(&mutex_);
+  transport::MutexLock lock(mutex_);
   if (absl::Status status = CheckReport(report); !status.ok()) return status;
   // An answer that was lost on its way.
   if (last_.has_value() && report.step() == last_->step() && report.version() == last_->version())
@@ -298,7 +298,7 @@ absl::StatusOr<v1::ReportStepResponse> Job::Report(const v1::ReportStepRequest& 
 }
 
 absl::Status Job::Finish(const std::string& instance, int64_t now_us) {
-  absl::MutexLock lock(&mutex_);
+  transport::MutexLock lock(mutex_);
   if (instance != instance_)
     return absl::FailedPreconditionError(absl::StrCat("job ", id_, " is another instance"));
   if (absl::Status status = store_.SaveSeen(id_, now_us, true); !status.ok()) return status;
@@ -309,7 +309,7 @@ absl::Status Job::Finish(const std::string& instance, int64_t now_us) {
 }
 
 absl::StatusOr<v1::Commands> Job::Command(const policy::Event& command) {
-  absl::MutexLock lock(&mutex_);
+  transport::MutexLock lock(mutex_);
   const v1::Commands before = stored_.commands;
   if (const auto actions = controller_->Step(command); !actions.ok()) return actions.status();
   stored_.commands = CommandsNow();
@@ -332,17 +332,17 @@ v1::JobState Job::StateNow(int64_t now_us) const {
 }
 
 bool Job::Over(int64_t now_us) const {
-  absl::MutexLock lock(&mutex_);
+  transport::MutexLock lock(mutex_);
   return StateNow(now_us) != v1::JOB_STATE_RUNNING;
 }
 
 uint64_t Job::revision() const {
-  absl::MutexLock lock(&mutex_);
+  transport::MutexLock lock(mutex_);
   return revision_;
 }
 
 v1::Job Job::State(int64_t now_us, bool with_config) const {
-  absl::MutexLock lock(&mutex_);
+  transport::MutexLock lock(mutex_);
   const v1::RegisterJobRequest& registration = stored_.registration;
   v1::Job job;
   job.set_id(id_);
@@ -381,7 +381,7 @@ v1::Job Job::State(int64_t now_us, bool with_config) const {
 }
 
 v1::ListTensorsResponse Job::Tensors() const {
-  absl::MutexLock lock(&mutex_);
+  transport::MutexLock lock(mutex_);
   v1::ListTensorsResponse response;
   for (size_t t = 0; t < controller_->tensors().size(); ++t) {
     const policy::TensorInfo& info = controller_->tensors()[t];

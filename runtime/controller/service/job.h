@@ -15,10 +15,10 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/synchronization/mutex.h"
 #include "proto/terse/v1/controller.pb.h"
 #include "runtime/controller/policy/job_controller.h"
 #include "runtime/controller/service/store.h"
+#include "transport/inproc/mutex.h"
 
 namespace terse::controller {
 
@@ -64,7 +64,7 @@ class Job {
   const std::string instance_;
   Store& store_;
 
-  mutable absl::Mutex mutex_;
+  mutable transport::Mutex mutex_;
   StoredJob stored_ ABSL_GUARDED_BY(mutex_);
   wire::Config config_ ABSL_GUARDED_BY(mutex_);
   std::unique_ptr<policy::JobController> controller_ ABSL_GUARDED_BY(mutex_);

@@ -6,7 +6,6 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
-#include "absl/time/time.h"
 
 namespace terse::controller {
 namespace {
@@ -26,7 +25,7 @@ absl::StatusOr<std::unique_ptr<JobTable>> JobTable::Load(Store* store, size_t mo
   std::unique_ptr<JobTable> table(new JobTable(store, most_jobs, std::move(clock)));
   absl::StatusOr<std::vector<StoredJob>> stored = store->LoadJobs();
   if (!stored.ok()) return stored.status();
-  absl::MutexLock lock(&table->mutex_);
+  transport::MutexLock lock(table->mutex_);
   for (StoredJob& one : *stored) {
     if (absl::Status status = Job::CheckRegistration(one.registration); !status.ok()) {
       return absl::DataLossError(absl::StrCat("the store: job ", one.id, ": ", status.message()));
@@ -62,7 +61,7 @@ absl::Status JobTable::MakeRoom() {
 
 absl::StatusOr<std::shared_ptr<Job>> JobTable::Register(const v1::RegisterJobRequest& registration) {
   if (absl::Status status = Job::CheckRegistration(registration); !status.ok()) return status;
-  absl::MutexLock lock(&mutex_);
+  transport::MutexLock lock(mutex_);
   if (const auto known = by_instance_.find(registration.instance()); known != by_instance_.end()) {
     if (absl::Status status = known->second->RegisterAgain(registration, clock_()); !status.ok())
       return status;
@@ -85,21 +84,21 @@ absl::StatusOr<std::shared_ptr<Job>> JobTable::Register(const v1::RegisterJobReq
 }
 
 absl::StatusOr<std::shared_ptr<Job>> JobTable::Find(const std::string& id) const {
-  absl::MutexLock lock(&mutex_);
+  transport::MutexLock lock(mutex_);
   const auto found = by_id_.find(id);
   if (found == by_id_.end()) return absl::NotFoundError(absl::StrCat("there is no job '", id, "'"));
   return found->second;
 }
 
 std::vector<std::shared_ptr<Job>> JobTable::All() const {
-  absl::MutexLock lock(&mutex_);
+  transport::MutexLock lock(mutex_);
   std::vector<std::shared_ptr<Job>> all;
   for (const auto& [id, job] : by_id_) all.push_back(job);
   return all;
 }
 
 absl::Status JobTable::Remove(const std::string& id) {
-  absl::MutexLock lock(&mutex_);
+  transport::MutexLock lock(mutex_);
   const auto found = by_id_.find(id);
   if (found == by_id_.end()) return absl::NotFoundError(absl::StrCat("there is no job '", id, "'"));
   if (!found->second->Over(clock_())) {
@@ -114,17 +113,16 @@ absl::Status JobTable::Remove(const std::string& id) {
 }
 
 void JobTable::Changed() {
-  absl::MutexLock lock(&news_mutex_);
+  transport::MutexLock lock(news_mutex_);
   ++news_;
+  news_came_.NotifyAll();
 }
 
 uint64_t JobTable::AwaitChange(uint64_t seen, std::chrono::milliseconds most) {
-  absl::MutexLock lock(&news_mutex_);
-  const auto changed = [&] {
-    news_mutex_.AssertReaderHeld();
-    return news_ != seen;
-  };
-  news_mutex_.AwaitWithTimeout(absl::Condition(&changed), absl::FromChrono(most));
+  const auto deadline = std::chrono::steady_clock::now() + most;
+  transport::MutexLock lock(news_mutex_);
+  while (news_ == seen && news_came_.WaitUntil(news_mutex_, deadline)) {
+  }
   return news_;
 }
 

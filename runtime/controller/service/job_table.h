@@ -15,9 +15,9 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/synchronization/mutex.h"
 #include "runtime/controller/service/job.h"
 #include "runtime/controller/service/store.h"
+#include "transport/inproc/mutex.h"
 
 namespace terse::controller {
 
@@ -51,10 +51,11 @@ class JobTable {
   Store& store_;
   const size_t most_jobs_;
   const Clock clock_;
-  mutable absl::Mutex mutex_;
+  mutable transport::Mutex mutex_;
   std::map<std::string, std::shared_ptr<Job>> by_id_ ABSL_GUARDED_BY(mutex_);
   std::map<std::string, std::shared_ptr<Job>> by_instance_ ABSL_GUARDED_BY(mutex_);
-  mutable absl::Mutex news_mutex_;
+  mutable transport::Mutex news_mutex_;
+  transport::CondVar news_came_;
   uint64_t news_ ABSL_GUARDED_BY(news_mutex_) = 1;
 };
 

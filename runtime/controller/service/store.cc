@@ -103,7 +103,7 @@ absl::StatusOr<std::unique_ptr<Store>> Store::Open(const std::string& path) {
         absl::StrCat("cannot open the store ", path, ": ",
                      database == nullptr ? "out of memory" : sqlite3_errmsg(database)));
   }
-  absl::MutexLock lock(&store->mutex_);
+  transport::MutexLock lock(store->mutex_);
   if (absl::Status status = store->Prepare(); !status.ok()) {
     return absl::Status(status.code(), absl::StrCat(path, ": ", status.message()));
   }
@@ -147,7 +147,7 @@ absl::Status Store::Run(const char* sql) {
 }
 
 absl::StatusOr<std::vector<StoredJob>> Store::LoadJobs() {
-  absl::MutexLock lock(&mutex_);
+  transport::MutexLock lock(mutex_);
   std::vector<StoredJob> jobs;
   Statement read(
       database_,
@@ -167,7 +167,7 @@ absl::StatusOr<std::vector<StoredJob>> Store::LoadJobs() {
 }
 
 absl::StatusOr<int64_t> Store::NextNumber() {
-  absl::MutexLock lock(&mutex_);
+  transport::MutexLock lock(mutex_);
   int64_t number = 1;
   Statement read(database_, "SELECT seq FROM sqlite_sequence WHERE name = 'jobs'");
   absl::Status status = read.Each("counting jobs", [&] {
@@ -179,7 +179,7 @@ absl::StatusOr<int64_t> Store::NextNumber() {
 }
 
 absl::Status Store::SaveJob(const StoredJob& job) {
-  absl::MutexLock lock(&mutex_);
+  transport::MutexLock lock(mutex_);
   Statement update(database_,
                    "UPDATE jobs SET registration=?, commands=?, reported_us=?, finished=? WHERE id=?");
   absl::Status status = update.Bind(job.registration)
@@ -202,19 +202,19 @@ absl::Status Store::SaveJob(const StoredJob& job) {
 }
 
 absl::Status Store::SaveCommands(const std::string& job, const v1::Commands& commands) {
-  absl::MutexLock lock(&mutex_);
+  transport::MutexLock lock(mutex_);
   Statement write(database_, "UPDATE jobs SET commands=? WHERE id=?");
   return write.Bind(commands).Bind(job).Each("writing commands");
 }
 
 absl::Status Store::SaveSeen(const std::string& job, int64_t reported_us, bool finished) {
-  absl::MutexLock lock(&mutex_);
+  transport::MutexLock lock(mutex_);
   Statement write(database_, "UPDATE jobs SET reported_us=?, finished=? WHERE id=?");
   return write.Bind(reported_us).Bind(int64_t{finished}).Bind(job).Each("writing a job");
 }
 
 absl::Status Store::RemoveJob(const std::string& job) {
-  absl::MutexLock lock(&mutex_);
+  transport::MutexLock lock(mutex_);
   if (absl::Status status = Run("BEGIN IMMEDIATE"); !status.ok()) return status;
   absl::Status status =
       Statement(database_, "DELETE FROM plans WHERE job=?").Bind(job).Each("removing plans");
@@ -226,14 +226,14 @@ absl::Status Store::RemoveJob(const std::string& job) {
 }
 
 absl::Status Store::SavePlan(const v1::Plan& plan) {
-  absl::MutexLock lock(&mutex_);
+  transport::MutexLock lock(mutex_);
   Statement write(database_, "INSERT OR REPLACE INTO plans(job, version, plan) VALUES(?,?,?)");
   return write.Bind(plan.job_id()).Bind(int64_t{plan.version()}).Bind(plan).Each("writing a plan");
 }
 
 absl::StatusOr<std::vector<v1::Plan>> Store::LoadPlans(const std::string& job, uint32_t first,
                                                        uint32_t most) {
-  absl::MutexLock lock(&mutex_);
+  transport::MutexLock lock(mutex_);
   std::vector<v1::Plan> plans;
   Statement read(database_, "SELECT plan FROM plans WHERE job=? AND version>=? ORDER BY version LIMIT ?");
   read.Bind(job).Bind(int64_t{first}).Bind(int64_t{most});
@@ -243,7 +243,7 @@ absl::StatusOr<std::vector<v1::Plan>> Store::LoadPlans(const std::string& job, u
 }
 
 absl::StatusOr<v1::Plan> Store::LoadPlan(const std::string& job, uint32_t version) {
-  absl::MutexLock lock(&mutex_);
+  transport::MutexLock lock(mutex_);
   v1::Plan plan;
   bool found = false;
   Statement read(database_, "SELECT plan FROM plans WHERE job=? AND version=?");
@@ -258,7 +258,7 @@ absl::StatusOr<v1::Plan> Store::LoadPlan(const std::string& job, uint32_t versio
 }
 
 absl::Status Store::AddAudit(const v1::AuditEntry& entry) {
-  absl::MutexLock lock(&mutex_);
+  transport::MutexLock lock(mutex_);
   Statement write(database_, "INSERT INTO audit(job, entry) VALUES(?,?)");
   if (absl::Status status = write.Bind(entry.job_id()).Bind(entry).Each("writing the audit log");
       !status.ok())
@@ -271,7 +271,7 @@ absl::Status Store::AddAudit(const v1::AuditEntry& entry) {
 }
 
 absl::StatusOr<std::vector<v1::AuditEntry>> Store::LoadAudit(const std::string& job, uint32_t most) {
-  absl::MutexLock lock(&mutex_);
+  transport::MutexLock lock(mutex_);
   std::vector<v1::AuditEntry> entries;
   Statement read(database_, job.empty() ? "SELECT entry FROM audit WHERE ?='' ORDER BY number DESC LIMIT ?"
                                         : "SELECT entry FROM audit WHERE job=? ORDER BY number DESC LIMIT ?");

@@ -16,8 +16,8 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/synchronization/mutex.h"
 #include "proto/terse/v1/controller.pb.h"
+#include "transport/inproc/mutex.h"
 
 struct sqlite3;
 struct sqlite3_stmt;
@@ -65,7 +65,7 @@ class Store {
   absl::Status Run(const char* sql) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status Prepare() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
-  absl::Mutex mutex_;
+  transport::Mutex mutex_;
   sqlite3* const database_ ABSL_PT_GUARDED_BY(mutex_);
 };
 
