@@ -260,9 +260,10 @@ terse_status_t terse_tensor_set_mask(terse_group_t* group, terse_tensor_t tensor
                  [&](Engine& engine) { return ToC(engine.SetMask(static_cast<uint32_t>(tensor), mask)); });
 }
 
-terse_status_t terse_tensor_set_exact_steps(terse_group_t* group, terse_tensor_t tensor, int64_t steps) {
-  return OnGroup(
-      group, [&](Engine& engine) { return ToC(engine.SetExactSteps(static_cast<uint32_t>(tensor), steps)); });
+terse_status_t terse_tensor_set_steps_outside(terse_group_t* group, terse_tensor_t tensor, int64_t steps) {
+  return OnGroup(group, [&](Engine& engine) {
+    return ToC(engine.SetStepsOutside(static_cast<uint32_t>(tensor), steps));
+  });
 }
 
 terse_status_t terse_allreduce(terse_group_t* group, terse_tensor_t tensor, const void* send, void* recv) {

@@ -32,10 +32,11 @@ std::string MaskText(const Tensor& tensor) {
 }
 
 std::string TableLine(const Tensor& tensor) {
-  return absl::StrCat(
-      "tensor ", tensor.id, ": '", tensor.name, "' ", wire::View(wire::Name(tensor.dtype)), " [",
-      absl::StrJoin(tensor.shape, ", "), "]", MaskText(tensor),
-      tensor.exact_steps == 0 ? "" : absl::StrCat(" after ", tensor.exact_steps, " exact steps"));
+  return absl::StrCat("tensor ", tensor.id, ": '", tensor.name, "' ", wire::View(wire::Name(tensor.dtype)),
+                      " [", absl::StrJoin(tensor.shape, ", "), "]", MaskText(tensor),
+                      tensor.steps_outside == 0
+                          ? ""
+                          : absl::StrCat(" after ", tensor.steps_outside, " steps outside of the group"));
 }
 
 // MPI cannot withdraw a send whose receiver is gone: it may read its buffer as long as the job uses MPI. So
@@ -230,7 +231,7 @@ Announcement Engine::Announce(Intent intent, double value) const {
   mine.step = step_;
   mine.tensor_count = static_cast<uint32_t>(tensors_.size());
   mine.table_hash =
-      HashOf(absl::StrCat(masks_hash_, " ", exact_hash_, " ", next_global_batch_, " ", next_exact_),
+      HashOf(absl::StrCat(masks_hash_, " ", outside_hash_, " ", next_global_batch_, " ", next_exact_),
              table_hash_ ^ plan_hash_);
   mine.value = std::bit_cast<uint64_t>(value);
   return mine;

@@ -90,7 +90,7 @@ class Engine {
   // flags: one byte an element, 0: left out; null: none is.
   absl::Status SetMask(uint32_t tensor, const uint8_t* flags);
   // `steps` gradients of the tensor have been reduced without the group since its last exchange.
-  absl::Status SetExactSteps(uint32_t tensor, int64_t steps);
+  absl::Status SetStepsOutside(uint32_t tensor, int64_t steps);
   // Exchanges in a row that went dense because that is faster, or because the plan has never said otherwise.
   absl::StatusOr<uint64_t> DenseRun(uint32_t tensor) const;
 
@@ -138,7 +138,7 @@ class Engine {
   wire::PlanRow ConfiguredRow(const Tensor& tensor, int world_size) const;
   // Of one tensor, by its plan row and its elements.
   std::unique_ptr<TensorMethod> MakeMethod(const Tensor& tensor) const;
-  // Puts masks, exact steps and the global batch in force that all ranks have been found to have set alike.
+  // Puts masks, steps outside and the global batch in force that all ranks have been found to have set alike.
   void ApplySettings();
   void ApplyMask(Tensor* tensor);
   void Unfreeze();
@@ -213,7 +213,7 @@ class Engine {
   bool exact_ = false;                      // in force
   bool next_exact_ = false;                 // what the job asked for last
   uint64_t masks_hash_ = 0;                 // of all next_mask
-  uint64_t exact_hash_ = 0;                 // of all exact_steps
+  uint64_t outside_hash_ = 0;               // of all steps_outside
   std::unique_ptr<VarianceFreeze> freeze_;  // onebit_adam only
   struct Untold {
     uint32_t tensor = 0;

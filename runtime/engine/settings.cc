@@ -76,19 +76,21 @@ absl::Status Engine::SetMask(uint32_t tensor, const uint8_t* flags) {
   return absl::OkStatus();
 }
 
-absl::Status Engine::SetExactSteps(uint32_t tensor, int64_t steps) {
+absl::Status Engine::SetStepsOutside(uint32_t tensor, int64_t steps) {
   if (!broken_.ok()) return broken_;
   if (tensor >= tensors_.size()) return CheckCall({.tensor = tensor});
-  if (steps < 0) return absl::InvalidArgumentError(absl::StrCat(steps, " exact steps; at least 0"));
+  if (steps < 0)
+    return absl::InvalidArgumentError(absl::StrCat(steps, " steps outside of the group; at least 0"));
   Tensor& target = *tensors_[tensor];
   if (outstanding_.contains(tensor) || done_.contains(tensor) || target.pending.active) {
     return absl::FailedPreconditionError(absl::StrCat(
-        NameOf(tensor), " is being exchanged in this step; tell of exact steps after terse_step"));
+        NameOf(tensor),
+        " is being exchanged in this step; tell of steps outside of the group after terse_step"));
   }
   // A sum, so that ranks may tell in any order and correct themselves.
   const auto share = [&](uint64_t count) { return count * 0x9e3779b97f4a7c15u * (2 * uint64_t{tensor} + 1); };
-  exact_hash_ += share(static_cast<uint64_t>(steps)) - share(target.exact_steps);
-  target.exact_steps = static_cast<uint64_t>(steps);
+  outside_hash_ += share(static_cast<uint64_t>(steps)) - share(target.steps_outside);
+  target.steps_outside = static_cast<uint64_t>(steps);
   return absl::OkStatus();
 }
 
@@ -101,9 +103,9 @@ void Engine::ApplySettings() {
   }
   for (const std::unique_ptr<Tensor>& tensor : tensors_) {
     if (tensor->mask.hash() != tensor->next_mask.hash()) ApplyMask(tensor.get());
-    if (tensor->exact_steps > 0) tensor->method->PassExact(std::exchange(tensor->exact_steps, 0));
+    if (tensor->steps_outside > 0) tensor->method->PassExact(std::exchange(tensor->steps_outside, 0));
   }
-  exact_hash_ = 0;
+  outside_hash_ = 0;
 }
 
 void Engine::Unfreeze() {

@@ -74,9 +74,9 @@ struct Tensor {
   size_t job_elements = 0;  // of the job's buffers
   size_t elements = 0;      // of exchange and memory: those that the mask lets take part
   Mask mask;
-  Mask next_mask;            // what the job asked for last, in force once all ranks turn out to have
-  uint64_t exact_steps = 0;  // that the job told of and the ranks have yet to compare
-  int world_size = 1;        // of the group
+  Mask next_mask;              // what the job asked for last, in force once all ranks turn out to have
+  uint64_t steps_outside = 0;  // that the job told of and the ranks have yet to compare
+  int world_size = 1;          // of the group
 
   wire::PlanRow planned;               // the plan's; `row` is that, or dense where dense is faster
   std::unique_ptr<PathTiming> timing;  // null: the tensor goes as planned

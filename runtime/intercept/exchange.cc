@@ -92,7 +92,7 @@ bool Exchange::Start(const std::vector<uint64_t>& period) {
     const auto passed = exact_calls_.find(signature);
     const auto each = seen.find(signature);
     if (passed == exact_calls_.end() || each == seen.end() || number >= each->second) continue;
-    tensor.exact_steps += (passed->second + number) / each->second;
+    tensor.steps_outside += (passed->second + number) / each->second;
   }
   for (const auto& [signature, count] : seen) exact_calls_.erase(signature);
   running_ = true;
@@ -174,8 +174,8 @@ Exchange::Outcome Exchange::Run(size_t position, const Call& call) {
     ++rested_calls_;
     return Outcome::kPass;
   }
-  if (tensor.exact_steps > 0 &&
-      api_->tensor_set_exact_steps(group_, tensor.id, std::exchange(tensor.exact_steps, 0)) != TERSE_OK) {
+  if (tensor.steps_outside > 0 &&
+      api_->tensor_set_steps_outside(group_, tensor.id, std::exchange(tensor.steps_outside, 0)) != TERSE_OK) {
     return Fail("telling of exact calls");
   }
   ++compressed_calls_;

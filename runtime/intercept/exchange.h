@@ -157,8 +157,8 @@ class Exchange {
   bool nonfinite_ = false;
   struct Tensor {
     terse_tensor_t id = -1;
-    int64_t exact_steps = 0;  // gradients that went exact since the last exchange, before the group was told
-    int64_t rest = 0;         // calls that pass before the group has the next
+    int64_t steps_outside = 0;  // gradients that went exact since the last exchange; the group is told next
+    int64_t rest = 0;           // calls that pass before the group has the next
   };
   // By signature and number within the period.
   std::map<std::pair<uint64_t, int32_t>, Tensor> tensors_;

@@ -14,7 +14,7 @@ namespace terse::intercept {
 // clang-format off
 #define TERSE_API_FUNCTIONS(X)                                                                     \
   X(version) X(last_error) X(group_open_fcomm) X(group_close) X(group_set_exact) X(tensor_register) \
-  X(tensor_set_exact_steps) X(tensor_dense_run) X(allreduce) X(step) X(group_report) X(config_show) X(string_free)
+  X(tensor_set_steps_outside) X(tensor_dense_run) X(allreduce) X(step) X(group_report) X(config_show) X(string_free)
 // clang-format on
 
 struct TerseApi {

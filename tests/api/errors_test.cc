@@ -159,7 +159,7 @@ TEST(Arguments, NullIsRefusedEverywhere) {
         terse_group_set_global_batch(nullptr, 1),
         terse_group_set_exact(nullptr, 1),
         terse_tensor_set_mask(nullptr, 0, nullptr),
-        terse_tensor_set_exact_steps(nullptr, 0, 1),
+        terse_tensor_set_steps_outside(nullptr, 0, 1),
         terse_tensor_dense_run(nullptr, 0, nullptr),
         terse_group_report(nullptr, &text),
         terse_group_report(group, nullptr),

@@ -177,7 +177,7 @@ TEST_P(JobMomentumTest, EveryGradientCountsOnce) {
         ++exact;
         continue;
       }
-      ASSERT_TRUE(engine.SetExactSteps(id, exact).ok());
+      ASSERT_TRUE(engine.SetStepsOutside(id, exact).ok());
       exact = 0;
       const Call call{.tensor = id, .send = g.data(), .recv = out.data()};
       ASSERT_TRUE(engine.Allreduce({&call, 1}).ok());
@@ -230,7 +230,7 @@ TEST(JobMomentum, WithoutCompressionTheJobIsWhatItWas) {
           job.Step(mean, 1.0, 0.1);
           ++exact;
         } else {
-          ASSERT_TRUE(engine.SetExactSteps(id, exact).ok());
+          ASSERT_TRUE(engine.SetStepsOutside(id, exact).ok());
           exact = 0;
           const Vector g = Gradient(engine.rank(), step);
           const Call call{.tensor = id, .send = g.data(), .recv = out.data()};
@@ -245,23 +245,23 @@ TEST(JobMomentum, WithoutCompressionTheJobIsWhatItWas) {
   }
 }
 
-TEST(JobMomentum, RanksSayTheSameOfExactSteps) {
+TEST(JobMomentum, RanksSayTheSameOfStepsOutside) {
   RunRanks(2, ConfigOf({"", false, false, {{"dgc.density", "0.05"}}}, true), [](Engine& engine) {
     const uint32_t id = RegisterOne(engine);
     const Vector g = Gradient(engine.rank(), 0);
     Vector out(kN);
     const Call call{.tensor = id, .send = g.data(), .recv = out.data()};
-    ASSERT_TRUE(engine.SetExactSteps(id, 3 + engine.rank()).ok());
+    ASSERT_TRUE(engine.SetStepsOutside(id, 3 + engine.rank()).ok());
     const absl::Status status = engine.Allreduce({&call, 1});
     EXPECT_EQ(status.code(), absl::StatusCode::kAborted) << status;
-    EXPECT_NE(status.message().find("exact steps"), absl::string_view::npos) << status;
-    ASSERT_TRUE(engine.SetExactSteps(id, 3).ok());
+    EXPECT_NE(status.message().find("3 steps outside of the group"), absl::string_view::npos) << status;
+    ASSERT_TRUE(engine.SetStepsOutside(id, 3).ok());
     ASSERT_TRUE(engine.Allreduce({&call, 1}).ok());
-    EXPECT_EQ(engine.SetExactSteps(id, 1).code(), absl::StatusCode::kFailedPrecondition);
+    EXPECT_EQ(engine.SetStepsOutside(id, 1).code(), absl::StatusCode::kFailedPrecondition);
     ASSERT_TRUE(engine.Step(1.0).ok());
-    EXPECT_EQ(engine.SetExactSteps(id, -1).code(), absl::StatusCode::kInvalidArgument);
-    EXPECT_EQ(engine.SetExactSteps(id + 1, 1).code(), absl::StatusCode::kInvalidArgument);
-    ASSERT_TRUE(engine.SetExactSteps(id, 0).ok());
+    EXPECT_EQ(engine.SetStepsOutside(id, -1).code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_EQ(engine.SetStepsOutside(id + 1, 1).code(), absl::StatusCode::kInvalidArgument);
+    ASSERT_TRUE(engine.SetStepsOutside(id, 0).ok());
     ASSERT_TRUE(engine.Allreduce({&call, 1}).ok());
   });
 }

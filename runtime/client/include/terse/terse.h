@@ -122,8 +122,8 @@ TERSE_API terse_status_t terse_tensor_set_mask(terse_group_t* group, terse_tenso
  * methods do not mind. All ranks say the same, while the tensor is in no exchange; a later call takes the
  * place of an earlier one. It takes effect in the next collective call, where ranks that differ get
  * TERSE_MISMATCH and may say it again. Not collective. */
-TERSE_API terse_status_t terse_tensor_set_exact_steps(terse_group_t* group, terse_tensor_t tensor,
-                                                      int64_t steps);
+TERSE_API terse_status_t terse_tensor_set_steps_outside(terse_group_t* group, terse_tensor_t tensor,
+                                                        int64_t steps);
 
 /* ---- Exchanges. What `recv` gets depends on the method (docs/architecture.md):
  *   allreduce    the mean (or sum) of the gradients; the job's optimizer stays as it is

@@ -128,8 +128,8 @@ class Group {
     Check(terse_tensor_set_mask(handle_, tensor, mask.empty() ? nullptr : mask.data()));
   }
   void SetExact(bool exact) { Check(terse_group_set_exact(handle_, exact ? 1 : 0)); }
-  void SetExactSteps(TensorId tensor, int64_t steps) {
-    Check(terse_tensor_set_exact_steps(handle_, tensor, steps));
+  void SetStepsOutside(TensorId tensor, int64_t steps) {
+    Check(terse_tensor_set_steps_outside(handle_, tensor, steps));
   }
   int64_t DenseRun(TensorId tensor) {
     int64_t exchanges = 0;
