@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/cli/advise_command.h"
 
+#include <fnmatch.h>
 #include <stdlib.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
@@ -114,6 +116,33 @@ std::string Milliseconds(double ms) {
   return text;
 }
 
+// The elements of a configured list, "[a, b]".
+std::vector<std::string> Patterns(const std::vector<ConfigLine>& config, const char* key) {
+  std::string_view rest = FindLine(config, key).value;
+  if (rest.size() < 2 || rest.front() != '[') return {};
+  rest = rest.substr(1, rest.size() - 2);
+  std::vector<std::string> patterns;
+  while (!rest.empty()) {
+    const size_t comma = rest.find(", ");
+    patterns.emplace_back(rest.substr(0, comma));
+    rest.remove_prefix(comma == std::string_view::npos ? rest.size() : comma + 2);
+  }
+  return patterns;
+}
+
+// Why the configured patterns keep a call of this name exact, in the words of a group's report; empty where
+// they do not.
+std::string KeptOut(const std::vector<ConfigLine>& config, const std::string& tensor) {
+  const auto matches = [&](const std::string& pattern) {
+    return fnmatch(pattern.c_str(), tensor.c_str(), FNM_NOESCAPE) == 0;
+  };
+  const std::vector<std::string> include = Patterns(config, "include");
+  if (std::none_of(include.begin(), include.end(), matches)) return "no pattern of include matches its name";
+  const std::vector<std::string> exclude = Patterns(config, "exclude");
+  const auto found = std::find_if(exclude.begin(), exclude.end(), matches);
+  return found == exclude.end() ? "" : "excluded by \"" + *found + "\"";
+}
+
 std::string CallName(const Json& call) {
   return call.at("count").dump() + " " + call.at("type").get<std::string>() + " " +
          call.at("op").get<std::string>();
@@ -135,7 +164,13 @@ std::string Advise(std::string_view text, const std::vector<ConfigLine>& config)
     for (const Json& site : communicator.at("sites")) {
       Json row{{"communicator", communicator.at("name")}, {"size", communicator.at("size")}};
       row.update(site);
-      if (!site.at("compress").get<bool>()) {
+      // The library that observes knows the job, not what is configured of names.
+      if (site.at("compress").get<bool>()) {
+        if (std::string reason = KeptOut(config, site.at("tensor").get<std::string>()); !reason.empty()) {
+          row.update(Json{{"compress", false}, {"reason", std::move(reason)}, {"doubts", Json::array()}});
+        }
+      }
+      if (!row.at("compress").get<bool>()) {
         exact.push_back(std::move(row));
         continue;
       }
@@ -196,7 +231,10 @@ std::string FormatAdvice(std::string_view text) {
   // Calls before a period was learned have the reasons of their positions afterwards; say each once.
   std::map<std::string, std::pair<int64_t, int64_t>> reasons;  // calls, bytes
   for (const Json& call : advice.at("exact")) {
-    auto& [calls, bytes] = reasons[call.at("reason").get<std::string>()];
+    // Whether a pattern keeps it out is a matter of the name.
+    std::string reason = call.at("tensor").is_null() ? "" : call.at("tensor").get<std::string>() + ": ";
+    reason += call.at("reason").get<std::string>();
+    auto& [calls, bytes] = reasons[reason];
     calls += call.at("calls").get<int64_t>();
     bytes += call.at("calls").get<int64_t>() * call.at("bytes").get<int64_t>();
   }

@@ -20,7 +20,8 @@ namespace terse::cli {
 // stood behind -- on the line.
 void AddAdviseCommand(CLI::App& app, const Words& job, std::function<void()>* run);
 
-// The advice on a report of the preload library (docs/preload.md), as JSON (docs/cli.md).
+// The advice on a report of the preload library (docs/preload.md), as JSON (docs/cli.md). `config` says which
+// of the calls that could be compressed are not to be (include, exclude), and what the others would become.
 std::string Advise(std::string_view report, const std::vector<ConfigLine>& config);
 // The same for people.
 std::string FormatAdvice(std::string_view advice);

@@ -40,6 +40,11 @@ def main() -> None:
     for part in ("MPI_FLOAT.70000.0, at 0: 70000 MPI_FLOAT MPI_SUM", "fewer than min_elements (60000)", "MPI_INT stays exact", "averages of weights"):
         require(part in words.stdout, f"'{part}' is not in\n{words.stdout}")
 
+    chosen = terse("--set", "include=MPI_FLOAT.*", "--set", "exclude=MPI_FLOAT.70000.?", "--", *job)
+    require(chosen.returncode == 0, chosen.stderr)
+    require('MPI_FLOAT.70000.0: excluded by "MPI_FLOAT.70000.?"' in chosen.stdout and "MPI_FLOAT.5000.0, at 1: " in chosen.stdout, chosen.stdout)
+    require("MPI_FLOAT.70000.0, at 0" not in chosen.stdout, chosen.stdout)
+
     alone = terse("--", life, "training")
     require(alone.returncode == 0, alone.stderr)
     require("the rank is alone" in alone.stdout and "Nothing would be compressed" in alone.stdout, alone.stdout)
