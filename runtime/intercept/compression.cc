@@ -59,14 +59,7 @@ terse_group_t* Compression::Open(std::string* error) const {
 bool Compression::Same(uint64_t value) {
   const Pmpi& pmpi = GetPmpi();
   if (!has_private_) {
-    // Not MPI_Comm_create: on the thread the program's own collectives on the communicator may be under way.
-    constexpr int kTag = 0x7e25;
-    MPI_Group group;
-    pmpi.Comm_group(comm_, &group);
-    const int result = pmpi.Comm_create_group(comm_, group, kTag, &private_);
-    pmpi.Group_free(&group);
-    if (result != MPI_SUCCESS) return false;
-    pmpi.Comm_set_errhandler(private_, pmpi.errors_return);
+    if (!MakePrivate(comm_, &private_)) return false;
     has_private_ = true;
   }
   // The greatest and the least.

@@ -239,6 +239,18 @@ const Pmpi& GetPmpi() {
   return *functions;
 }
 
+bool MakePrivate(MPI_Comm comm, MPI_Comm* made) {
+  constexpr int kTag = 0x7e25;  // one that no program has, where it makes communicators at the same time
+  const Pmpi& pmpi = GetPmpi();
+  MPI_Group group;
+  pmpi.Comm_group(comm, &group);
+  const int result = pmpi.Comm_create_group(comm, group, kTag, made);
+  pmpi.Group_free(&group);
+  if (result != MPI_SUCCESS) return false;
+  pmpi.Comm_set_errhandler(*made, pmpi.errors_return);
+  return true;
+}
+
 bool FortranInPlace(const void* address) {
   // Open MPI: one of these objects, by the compiler's way to name it. MPICH: what the first of its two points
   // to, and in mpi_f08 the other.

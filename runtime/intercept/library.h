@@ -72,7 +72,7 @@ uintptr_t Bits(Handle handle) {
 // What the library itself calls, always by its PMPI name.
 // clang-format off
 #define TERSE_PMPI_FUNCTIONS(X)                                                                     \
-  X(Allgather) X(Allreduce) X(Barrier) X(Comm_call_errhandler) X(Comm_create) X(Comm_create_group) X(Comm_create_keyval) X(Comm_free) X(Comm_get_attr) X(Comm_get_name) X(Comm_group) \
+  X(Allgather) X(Allreduce) X(Barrier) X(Comm_call_errhandler) X(Comm_create_group) X(Comm_create_keyval) X(Comm_free) X(Comm_get_attr) X(Comm_get_name) X(Comm_group) \
   X(Comm_rank) X(Comm_set_attr) X(Comm_set_errhandler) X(Comm_size) X(Comm_test_inter) X(Gather)    \
   X(Gatherv) X(Get_library_version) X(Grequest_complete) X(Grequest_start) X(Group_free) X(Group_size) \
   X(Group_translate_ranks) X(Initialized) X(Query_thread) X(Recv_init) X(Request_free) X(Request_get_status) \
@@ -112,6 +112,11 @@ struct Pmpi {
   MPI_Errhandler errors_return;
 };
 const Pmpi& GetPmpi();  // only once MPI is in the process; any thread
+
+// Makes the library's own communicator of the ranks of `comm`, which returns errors. Collective, but no
+// collective call on `comm`: the program may be in one there, on another thread or by a request. It copies no
+// attributes, so the program's copy functions are not called. False where MPI refuses.
+bool MakePrivate(MPI_Comm comm, MPI_Comm* made);
 
 // The predefined types and operations of this MPI.
 const Vocabulary& GetVocabulary();

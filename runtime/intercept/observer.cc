@@ -205,12 +205,9 @@ static int OnFinalize(MPI_Comm, int, void*, void*) {
 }
 }  // extern "C"
 
-// Puts the attributes in place, once. False when there is no world to attach to (a program that uses MPI
-// by sessions alone).
-bool Attach() {
-  if (process->attached.load(std::memory_order_acquire)) return true;
-  const std::lock_guard<std::mutex> lock(process->attach_mutex);
-  if (process->attached.load(std::memory_order_relaxed)) return true;
+// Puts the attributes in place, once; attach_mutex is held. False when there is no world to attach to (a
+// program that uses MPI by sessions alone).
+bool PutAttributes() {
   const Pmpi& pmpi = GetPmpi();
   int initialized = 0;
   if (pmpi.Initialized(&initialized) != MPI_SUCCESS || initialized == 0) return false;
@@ -220,8 +217,33 @@ bool Attach() {
   pmpi.Comm_create_keyval(CopyNothing, OnCommunicatorDeleted, &process->comm_keyval, nullptr);
   pmpi.Comm_create_keyval(CopyNothing, OnFinalize, &process->self_keyval, nullptr);
   pmpi.Comm_set_attr(pmpi.self, process->self_keyval, process);
+  return true;
+}
+
+// At the first call where MPI_Init was not seen; where it is under way, this waits for it.
+bool Attach() {
+  if (process->attached.load(std::memory_order_acquire)) return true;
+  const std::lock_guard<std::mutex> lock(process->attach_mutex);
+  if (process->attached.load(std::memory_order_relaxed)) return true;
+  if (!PutAttributes()) return false;
   process->attached.store(true, std::memory_order_release);
   return true;
+}
+
+// What all ranks do together in MPI_Init, apart from the program's communicators.
+void MeetOtherRanks() {
+  if (!MakePrivate(GetPmpi().world, &process->private_world)) return;
+  process->has_private_world = true;
+  SetMessages(process->private_world, process->rank);
+  const Pmpi& pmpi = GetPmpi();
+  int level = MPI_THREAD_SINGLE;
+  pmpi.Query_thread(&level);
+  int fewer = level == MPI_THREAD_MULTIPLE ? 0 : 1;
+  int most_fewer = 1;
+  process->threads = pmpi.Allreduce(&fewer, &most_fewer, 1, pmpi.int_type, pmpi.max,
+                                    process->private_world) == MPI_SUCCESS &&
+                     most_fewer == 0;
+  StartForensics(process->private_world, process->rank, process->world_size);
 }
 
 // Of a communicator's ranks.
@@ -331,26 +353,12 @@ Communicator::~Communicator() {
   process->ledger.Add(std::move(record));
 }
 
-void NoteInit() {
-  if (!Attach()) return;
-  // By MPI_Comm_create, which copies no attributes: the program's copy functions are not called.
-  const Pmpi& pmpi = GetPmpi();
-  MPI_Group group;
-  pmpi.Comm_group(pmpi.world, &group);
-  const int result = pmpi.Comm_create(pmpi.world, group, &process->private_world);
-  pmpi.Group_free(&group);
-  if (result != MPI_SUCCESS) return;
-  pmpi.Comm_set_errhandler(process->private_world, pmpi.errors_return);
-  process->has_private_world = true;
-  SetMessages(process->private_world, process->rank);
-  int level = MPI_THREAD_SINGLE;
-  pmpi.Query_thread(&level);
-  int fewer = level == MPI_THREAD_MULTIPLE ? 0 : 1;
-  int most_fewer = 1;
-  process->threads = pmpi.Allreduce(&fewer, &most_fewer, 1, pmpi.int_type, pmpi.max,
-                                    process->private_world) == MPI_SUCCESS &&
-                     most_fewer == 0;
-  StartForensics(process->private_world, process->rank, process->world_size);
+Initializing::Initializing() : lock_(process->attach_mutex) {}
+
+void Initializing::Succeeded() {
+  if (!PutAttributes()) return;
+  MeetOtherRanks();
+  process->attached.store(true, std::memory_order_release);
 }
 
 Communicator* FindCommunicator(MPI_Comm comm) {

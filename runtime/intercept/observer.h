@@ -93,8 +93,17 @@ inline std::atomic<bool> observing{false};
 // non-blocking calls can be compressed.
 inline std::atomic<bool> raising_threads{false};
 
-// MPI has been initialized by a call of this process.
-void NoteInit();
+// Lives around MPI_Init. Another thread learns that MPI is there (MPI_Initialized) as soon as MPI is, before
+// the library has found out what all ranks must know alike; its calls wait until it has.
+class Initializing {
+ public:
+  Initializing();
+  // MPI has been initialized. Collective over all ranks.
+  void Succeeded();
+
+ private:
+  std::unique_lock<std::mutex> lock_;
+};
 
 // What is known of a communicator; it is made at the first use. Null for MPI_COMM_NULL, where MPI does not
 // know the handle, and while MPI is not there. The second way is for what outlives a call.

@@ -29,9 +29,10 @@ namespace terse::intercept {
 template <typename Forward, typename Raised>
 int Init(const Forward& forward, const Raised& raised) {
   const Frame frame;
-  const bool raise = frame.observes() && raising_threads.load(std::memory_order_relaxed);
-  const int result = raise ? raised() : forward();
-  if (frame.observes() && result == MPI_SUCCESS) NoteInit();
+  if (!frame.observes()) return forward();
+  Initializing initializing;
+  const int result = raising_threads.load(std::memory_order_relaxed) ? raised() : forward();
+  if (result == MPI_SUCCESS) initializing.Succeeded();
   return result;
 }
 

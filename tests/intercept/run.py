@@ -24,6 +24,7 @@ against what the program says it called: a line
   exact       counts, and nothing was compressed, for the reason that stderr says
   unseen      the program called, and no library of ours saw it: there is no report
   handle      counts, and the calls of `handle` were compressed
+  early       counts, and so were those of `early`, which all ranks found to be able to
 """
 
 import argparse
@@ -209,6 +210,14 @@ def check_handle(arguments: argparse.Namespace, output: str, report: dict[str, A
     require(world["compressed_calls"] == 37, f"{world['compressed_calls']} calls were compressed")
 
 
+def check_early(arguments: argparse.Namespace, output: str, report: dict[str, Any]) -> None:
+    check_counts(arguments, output, report)
+    (world,) = report["communicators"]
+    require("error" not in world, f"{world.get('error')}")
+    # Of 30 steps, three before the period was known.
+    require(world["compressed_calls"] == 27, f"{world['compressed_calls']} calls were compressed")
+
+
 def check_exact(arguments: argparse.Namespace, output: str, report: dict[str, Any]) -> None:
     check_counts(arguments, output, report)
     require(all("compressed_calls" not in row for row in report["communicators"]), "something was compressed")
@@ -262,7 +271,7 @@ def main() -> None:
             require([path.name for path in folder.iterdir()] == ["report.json"], f"files: {list(folder.iterdir())}")
             report = json.loads((folder / "report.json").read_text())
             checks = {"counts": check_counts, "training": check_training, "loops": check_loops,
-                      "compressed": check_compressed, "momentum": check_momentum, "exact": check_exact, "handle": check_handle,
+                      "compressed": check_compressed, "momentum": check_momentum, "exact": check_exact, "handle": check_handle, "early": check_early,
                       "named": check_named, "fortran": check_fortran,
                       "overlapped": lambda *given: check_overlap(*given, nonblocking=True),
                       "blocking": lambda *given: check_overlap(*given, nonblocking=False)}
