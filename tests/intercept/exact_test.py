@@ -8,11 +8,12 @@ and the report has all its calls.
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+import job
 
 ALWAYS = {"TERSE_DENSE_WHEN_FASTER": "false"}
 MODES = {
@@ -26,25 +27,14 @@ MODES = {
 
 def run(arguments: argparse.Namespace, variables: dict[str, str]) -> dict[str, str]:
     """What the program prints, by the first word of each line."""
-    launcher, program = arguments.command[: arguments.words], arguments.command[arguments.words :]
-    forwarded = []
-    for name, value in variables.items():
-        forwarded += ["-x", f"{name}={value}"] if arguments.mpi == "openmpi" else ["-genv", name, value]
-    done = subprocess.run([*launcher, *forwarded, "-n", str(arguments.ranks), *program], env=dict(os.environ),
-                          capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(job.command(arguments, variables), capture_output=True, text=True, timeout=60, check=False)
     if done.returncode != 0 or "terse:" in done.stderr:
         sys.exit(f"exact_test.py: {variables}: status {done.returncode}\n{done.stdout}\n{done.stderr}")
     return dict(line.split(" ", 1) for line in done.stdout.splitlines())
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--mpi", required=True)
-    parser.add_argument("--library", required=True)
-    parser.add_argument("--ranks", type=int, required=True)
-    parser.add_argument("--words", type=int, required=True, help="how many words of the command are the launcher")
-    parser.add_argument("command", nargs="+")
-    arguments = parser.parse_args()
+    arguments = job.parser(__doc__).parse_args()
     bare = run(arguments, {})
     wanted = sum(json.loads(bare["expect"]).values())
     with tempfile.TemporaryDirectory(prefix="terse_exact_") as folder:

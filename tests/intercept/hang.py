@@ -28,6 +28,8 @@ import tempfile
 import threading
 from pathlib import Path
 
+import job
+
 LIMIT = 90
 
 # What must be said, each in one line.
@@ -55,23 +57,19 @@ def fail(text: str) -> None:
 
 
 def command(arguments: argparse.Namespace, report: Path) -> list[str]:
-    launcher, program = arguments.command[: arguments.words], arguments.command[arguments.words :]
     variables = {"LD_PRELOAD": arguments.library, "TERSE_REPORT": str(report), "TERSE_HANG_AFTER_S": arguments.after}
     if arguments.mode == "compressed":
         variables |= {"TERSE_PRELOAD": "compress", "TERSE_COMPRESSOR": "topk", "TERSE_DENSE_WHEN_FASTER": "false"}
-    forwarded = []
-    for name, value in variables.items():
-        forwarded += ["-x", f"{name}={value}"] if arguments.mpi == "openmpi" else ["-genv", name, value]
-    if arguments.mode == "killed":
-        forwarded.append("--enable-recovery")  # the others live on
-    return [*launcher, *forwarded, "-n", str(arguments.ranks), *program, arguments.mode]
+    # The others live on.
+    options = ["--enable-recovery"] if arguments.mode == "killed" else []
+    return [*job.command(arguments, variables, *options), arguments.mode]
 
 
-def check_late(job: subprocess.Popen, arguments: argparse.Namespace, report: Path) -> None:
-    output, errors = job.communicate(timeout=LIMIT)
+def check_late(process: subprocess.Popen, arguments: argparse.Namespace, report: Path) -> None:
+    output, errors = process.communicate(timeout=LIMIT)
     said = [line for line in errors.splitlines() if "terse: " in line]
-    if job.returncode != 0 or "expect " not in output:
-        fail(f"exit code {job.returncode}\n{output}\n{errors}")
+    if process.returncode != 0 or "expect " not in output:
+        fail(f"exit code {process.returncode}\n{output}\n{errors}")
     hangs = json.loads(report.read_text()).get("hangs")
     if arguments.after == "0":
         if said or hangs is not None:
@@ -91,13 +89,13 @@ def check_late(job: subprocess.Popen, arguments: argparse.Namespace, report: Pat
         fail(f"the report: {hangs}")
 
 
-def check_forever(job: subprocess.Popen, mode: str) -> None:
+def check_forever(process: subprocess.Popen, mode: str) -> None:
     """The job is ended when all was said, or at the limit."""
-    timer = threading.Timer(LIMIT, end, [job])
+    timer = threading.Timer(LIMIT, end, [process])
     timer.start()
     wanted = list(WANTED[mode])
     lines = []
-    for line in job.stderr:
+    for line in process.stderr:
         lines.append(line)
         wanted = [pattern for pattern in wanted if not re.search("terse: " + pattern, line)]
         if not wanted:
@@ -107,36 +105,31 @@ def check_forever(job: subprocess.Popen, mode: str) -> None:
     if mode == "stopped":  # signals but this one wait until it goes on
         for pid in re.findall(r"Not heard of: rank 1 \([^)]*, pid (\d+)\)", said):
             os.kill(int(pid), signal.SIGKILL)
-    end(job)
+    end(process)
     if wanted:
         fail(f"nobody said {wanted}, but:\n{said}")
 
 
-def end(job: subprocess.Popen) -> None:
-    job.terminate()
+def end(process: subprocess.Popen) -> None:
+    process.terminate()
     try:
-        job.wait(20)
+        process.wait(20)
     except subprocess.TimeoutExpired:
-        job.kill()
+        process.kill()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--mpi", required=True)
-    parser.add_argument("--library", required=True)
-    parser.add_argument("--ranks", type=int, required=True)
+    parser = job.parser(__doc__)
     parser.add_argument("--mode", required=True)
     parser.add_argument("--after", required=True)
-    parser.add_argument("--words", type=int, required=True, help="how many words of the command are the launcher")
-    parser.add_argument("command", nargs="+")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="terse_hang_") as folder:
         report = Path(folder) / "report.json"
-        with subprocess.Popen(command(arguments, report), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as job:
+        with subprocess.Popen(command(arguments, report), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
             if arguments.mode == "late":
-                check_late(job, arguments, report)
+                check_late(process, arguments, report)
             else:
-                check_forever(job, arguments.mode)
+                check_forever(process, arguments.mode)
 
 
 if __name__ == "__main__":

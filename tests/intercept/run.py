@@ -29,12 +29,13 @@ against what the program says it called: a line
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+
+import job
 
 TIMEOUT = 100
 
@@ -54,24 +55,10 @@ def launch(arguments: argparse.Namespace, report: Path) -> subprocess.CompletedP
         variables["LD_PRELOAD"] = arguments.library
     if arguments.folder:
         variables["LD_LIBRARY_PATH"] = arguments.folder
-    loaders = list(variables)
     if arguments.check != "silent":
         variables["TERSE_REPORT"] = str(report)
-    launcher, program = arguments.command[: arguments.words], arguments.command[arguments.words :]
-    environment = dict(os.environ)
-    if arguments.mpi == "openmpi":
-        # In ranks alone: mpirun itself needs no library of ours.
-        forwarded = [word for name in loaders for word in ("-x", f"{name}={variables.pop(name)}")]
-        environment.update(variables)
-        for setting in arguments.set:
-            forwarded += ["-x", setting]
-        if "TERSE_REPORT" in variables:
-            forwarded += ["-x", "TERSE_REPORT"]
-    else:
-        variables |= dict(setting.split("=", 1) for setting in arguments.set)
-        forwarded = [word for name, value in variables.items() for word in ("-genv", name, value)]
-    command = [*launcher, *forwarded, "-n", str(arguments.ranks), *program]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=TIMEOUT, check=False)
+    variables |= dict(setting.split("=", 1) for setting in arguments.set)
+    return subprocess.run(job.command(arguments, variables), capture_output=True, text=True, timeout=TIMEOUT, check=False)
 
 
 def expected(output: str) -> dict[str, int]:
@@ -237,16 +224,11 @@ def check_alone(arguments: argparse.Namespace, output: str, folder: Path) -> Non
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--mpi", required=True)
-    parser.add_argument("--library")
-    parser.add_argument("--folder")
-    parser.add_argument("--ranks", type=int, required=True)
+    parser = job.parser(__doc__)
+    parser.add_argument("--folder", help="a replacement folder")
     parser.add_argument("--binding", default="C")
     parser.add_argument("--check", default="counts")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="for the job's environment")
-    parser.add_argument("--words", type=int, required=True, help="how many words of the command are the launcher")
-    parser.add_argument("command", nargs="+")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="terse_intercept_") as name:
         folder = Path(name)
