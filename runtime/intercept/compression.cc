@@ -106,7 +106,7 @@ void Compression::MakeThread() {
 void Compression::Follow(MPI_Request exact, const AllReduceCall& call) {
   if (thread_ == nullptr) MakeThread();
   thread_->Post([exact, tag = call.tag]() mutable {
-    CompletePersistent(tag, GetPmpi().Wait(&exact, MPI_STATUS_IGNORE) != MPI_SUCCESS);
+    CompleteRequest(tag, GetPmpi().Wait(&exact, MPI_STATUS_IGNORE) != MPI_SUCCESS);
   });
 }
 
@@ -124,8 +124,7 @@ Exchange::Outcome Compression::OnThread(const Exchange::Place& at, const Exchang
     return outcome;
   }
   if (exchanged.eligible && (follows_ || !exchanged.name.empty())) {
-    StartRequest(place, exchanged, *call);
-    return Exchange::Outcome::kDone;
+    return StartRequest(place, exchanged, *call) ? Exchange::Outcome::kDone : Exchange::Outcome::kFailed;
   }
   // The others pass, once the thread knows of them where it has to: an end, a begin, a gradient that goes
   // exact.
@@ -138,33 +137,29 @@ Exchange::Outcome Compression::OnThread(const Exchange::Place& at, const Exchang
   return Exchange::Outcome::kPass;
 }
 
-void Compression::StartRequest(const Exchange::Place& place, const Exchange::Call& exchanged,
+bool Compression::StartRequest(const Exchange::Place& place, const Exchange::Call& exchanged,
                                const AllReduceCall& call) {
-  GeneralizedRequest request;
-  if (call.form == Form::kNonblocking) {
-    request = GeneralizedRequest::Start();
-    *call.request = request.handle();
-  }
-  thread_->Post([this, request, place, period = period_, task = exchanged, name = std::string(call.name),
-                 call]() mutable {
-    task.may_wait = true;
-    task.name = name;
-    Exchange::Outcome outcome = exchange_.Before(place, task);
-    // The ranks have not agreed: the program has gone on, so the sum is made here, as it was called.
-    if (outcome == Exchange::Outcome::kPass &&
-        (!has_private_ || GetPmpi().Allreduce(call.send, call.recv, static_cast<int>(call.count), call.type,
-                                              call.op, private_) != MPI_SUCCESS)) {
-      outcome = Exchange::Outcome::kFailed;
-    }
-    const bool failed = outcome == Exchange::Outcome::kFailed;
-    if (failed) std::fprintf(stderr, "terse: %s\n", exchange_.error().c_str());
-    if (call.form == Form::kNonblocking) {
-      request.Complete(failed);
-    } else {
-      if (failed) GetPmpi().Comm_call_errhandler(call.comm, MPI_ERR_OTHER);
-      CompletePersistent(call.tag, failed);
-    }
-  });
+  const int tag = call.form == Form::kPersistent ? call.tag : MakeRequest(call.form, call.request);
+  if (tag < 0) return false;
+  thread_->Post(
+      [this, tag, place, period = period_, task = exchanged, name = std::string(call.name), call]() mutable {
+        task.may_wait = true;
+        task.name = name;
+        Exchange::Outcome outcome = exchange_.Before(place, task);
+        // The ranks have not agreed: the program has gone on, so the sum is made here, as it was called.
+        if (outcome == Exchange::Outcome::kPass &&
+            (!has_private_ || GetPmpi().Allreduce(call.send, call.recv, static_cast<int>(call.count),
+                                                  call.type, call.op, private_) != MPI_SUCCESS)) {
+          outcome = Exchange::Outcome::kFailed;
+        }
+        const bool failed = outcome == Exchange::Outcome::kFailed;
+        if (failed) {
+          std::fprintf(stderr, "terse: %s\n", exchange_.error().c_str());
+          GetPmpi().Comm_call_errhandler(call.comm, MPI_ERR_OTHER);
+        }
+        CompleteRequest(tag, failed);
+      });
+  return true;
 }
 
 std::string Compression::error() const {

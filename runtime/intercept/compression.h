@@ -5,9 +5,9 @@
 //
 // A non-blocking call must return at once, whatever the other ranks do, and must go on while this one is
 // anywhere in MPI or computing. So from the first of them on that may be compressed, the exchange lives on a
-// thread (progress_thread.h): the call hands it over and returns a generalized request, which every form of
-// waiting and testing knows. A persistent call is completed by a message (completion.h). Both need
-// MPI_THREAD_MULTIPLE on all ranks (CommunicatorFacts::threads); without it such calls pass through.
+// thread (progress_thread.h): the call hands it over and returns a request that every form of waiting and
+// testing knows (completion.h), and so does the start of a persistent call. Both need MPI_THREAD_MULTIPLE on
+// all ranks (CommunicatorFacts::threads); without it such calls pass through.
 #ifndef TERSE_RUNTIME_INTERCEPT_COMPRESSION_H_
 #define TERSE_RUNTIME_INTERCEPT_COMPRESSION_H_
 
@@ -82,7 +82,8 @@ class Compression {
   Exchange::Outcome OnThread(const Exchange::Place& place, const Exchange::Call& exchanged,
                              const AllReduceCall* call);
   void MakeThread();
-  void StartRequest(const Exchange::Place& place, const Exchange::Call& exchanged, const AllReduceCall& call);
+  // False where MPI refuses the request.
+  bool StartRequest(const Exchange::Place& place, const Exchange::Call& exchanged, const AllReduceCall& call);
 
   MPI_Comm const comm_;  // NOLINT(misc-misplaced-const): a handle
   const CommunicatorFacts facts_;

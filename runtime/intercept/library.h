@@ -74,9 +74,9 @@ uintptr_t Bits(Handle handle) {
 #define TERSE_PMPI_FUNCTIONS(X)                                                                     \
   X(Allgather) X(Allreduce) X(Barrier) X(Comm_call_errhandler) X(Comm_create_group) X(Comm_create_keyval) X(Comm_free) X(Comm_get_attr) X(Comm_get_name) X(Comm_group) \
   X(Comm_rank) X(Comm_set_attr) X(Comm_set_errhandler) X(Comm_size) X(Comm_test_inter) X(Gather)    \
-  X(Gatherv) X(Get_library_version) X(Grequest_complete) X(Grequest_start) X(Group_free) X(Group_size) \
-  X(Group_translate_ranks) X(Initialized) X(Query_thread) X(Recv_init) X(Request_free) X(Request_get_status) \
-  X(Send) X(Start) X(Status_set_cancelled) X(Status_set_elements) X(Type_size) X(Wait)
+  X(Gatherv) X(Get_library_version) X(Group_free) X(Group_size) X(Group_translate_ranks) X(Initialized) \
+  X(Irecv) X(Query_thread) X(Recv_init) X(Request_free) X(Request_get_status) X(Send) X(Start) X(Type_size) \
+  X(Wait)
 // clang-format on
 
 // NOLINTBEGIN(readability-identifier-naming, bugprone-macro-parentheses): the names are MPI's

@@ -49,7 +49,7 @@ bool IsPersistent(const Known& known) { return known.communicator != nullptr; }
 int StartExactOrCompressed(const Known& known) {
   int result = MPI_SUCCESS;
   if (TakeCall(known.communicator.get(), known.call, &result)) {
-    if (result != MPI_SUCCESS) CompletePersistent(known.call.tag, true);
+    if (result != MPI_SUCCESS) CompleteRequest(known.call.tag, true);
     return result;
   }
   MPI_Request exact = known.exact;
@@ -70,7 +70,7 @@ void AddPersistent(const AllReduceCall& made) {
   AddDerivedSize(made.type, &known.call.signature);
   if (compressing.load(std::memory_order_relaxed) && known.communicator->MayCompress(known.call)) {
     MPI_Request ours{};
-    known.call.tag = MakePersistent(&ours);
+    known.call.tag = MakeRequest(Form::kPersistent, &ours);
     if (known.call.tag >= 0) known.exact = std::exchange(*made.request, ours);
   }
   known.call.request = nullptr;  // the program's variable is its own again

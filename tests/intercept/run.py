@@ -24,6 +24,7 @@ against what the program says it called: a line
   exact       counts, and nothing was compressed, for the reason that stderr says
   unseen      the program called, and no library of ours saw it: there is no report
   handle      counts, and the calls of `handle` were compressed
+  failed      counts, and one exchange failed, for the reason that stderr says
   early       counts, and so were those of `early`, which all ranks found to be able to
 """
 
@@ -242,6 +243,8 @@ def main() -> None:
         require(result.returncode == 0 or unfinished, f"exit code {result.returncode}\n{result.stdout}\n{result.stderr}")
         if arguments.check == "exact":
             require("terse: nothing is compressed: " in result.stderr, result.stderr)
+        elif arguments.check == "failed":
+            require(result.stderr.count("terse: an all-reduce of 8192 elements failed: ranks disagree") == arguments.ranks, result.stderr)
         else:
             require("terse:" not in result.stderr, result.stderr)
         if arguments.check in ("silent", "unseen"):
@@ -252,7 +255,7 @@ def main() -> None:
         else:
             require([path.name for path in folder.iterdir()] == ["report.json"], f"files: {list(folder.iterdir())}")
             report = json.loads((folder / "report.json").read_text())
-            checks = {"counts": check_counts, "training": check_training, "loops": check_loops,
+            checks = {"counts": check_counts, "failed": check_counts, "training": check_training, "loops": check_loops,
                       "compressed": check_compressed, "momentum": check_momentum, "exact": check_exact, "handle": check_handle, "early": check_early,
                       "named": check_named, "fortran": check_fortran,
                       "overlapped": lambda *given: check_overlap(*given, nonblocking=True),
