@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "gmock/gmock.h"
+#include "grpcpp/generic/generic_stub.h"
 #include "grpcpp/grpcpp.h"
 #include "proto/terse/v1/controller.grpc.pb.h"
 #include "proto/wire/config.h"
@@ -540,6 +541,48 @@ TEST_F(ControllerTest, OptionsThatAreNoneAreRefused) {
                 o->listen = "127.0.0.1:" + std::to_string(server_->port());
               }),
               HasSubstr("cannot listen on"));
+}
+
+// By their bytes, as a prober that knows nothing of this project calls them.
+TEST_F(ControllerTest, HealthAndReflectionAreThere) {
+  WriteTokens();  // which these do without
+  Start();
+  grpc::GenericStub stub(channel_);
+  const auto call = [&](const std::string& method, const std::string& request) {
+    grpc::CompletionQueue queue;
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(20));
+    const auto step = [&queue] {
+      void* tag = nullptr;
+      bool ok = false;
+      return queue.Next(&tag, &ok) && ok;
+    };
+    auto stream = stub.PrepareCall(&context, method, &queue);
+    stream->StartCall(nullptr);
+    EXPECT_TRUE(step());
+    const grpc::Slice slice(request);
+    stream->WriteLast(grpc::ByteBuffer(&slice, 1), grpc::WriteOptions(), nullptr);
+    EXPECT_TRUE(step());
+    grpc::ByteBuffer answer;
+    stream->Read(&answer, nullptr);
+    EXPECT_TRUE(step()) << method;
+    std::vector<grpc::Slice> slices;
+    EXPECT_TRUE(answer.Dump(&slices).ok());
+    std::string text;
+    for (const grpc::Slice& part : slices)
+      text.append(reinterpret_cast<const char*>(part.begin()), part.size());
+    grpc::Status status;
+    stream->Finish(&status, nullptr);
+    step();
+    EXPECT_TRUE(status.ok()) << method << ": " << status.error_message();
+    queue.Shutdown();
+    return text;
+  };
+  EXPECT_EQ(call("/grpc.health.v1.Health/Check", ""), std::string("\x08\x01", 2)) << "status: SERVING";
+  // list_services, field 7 of the request.
+  EXPECT_THAT(
+      call("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", std::string("\x3a\x00", 2)),
+      HasSubstr("terse.v1.Controller"));
 }
 
 TEST(TokensTest, LinesThatAreNoneAreRefusedWithoutTheirTokens) {
