@@ -102,7 +102,7 @@ def wrong_setups(scratch: Path) -> None:
     (replacement / "mpi").unlink()
     (replacement / "mpi").symlink_to("/nowhere")
     doctor = Doctor(TERSE_PLUGIN_PATH=str(scratch))
-    doctor.fact("transports", f"mpi_{MPI}", "cannot load transport plug-in", "wrong")
+    doctor.fact("transports", f"mpi_{MPI}", "cannot load plug-in", "wrong")
     doctor.fact("terse", f"preload library, {NAME}", "file too short", "wrong")
     doctor.fact("terse", f"replacement of {NAME}", str(replacement), "wrong")
     run = subprocess.run(
