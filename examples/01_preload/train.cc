@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
+#include <fstream>
 #include <numbers>
 #include <numeric>
 #include <random>
@@ -48,7 +49,8 @@ const char* const kHelp =
     "                     cosine (default 0.02)\n"
     "  --momentum M       (default 0.9)\n"
     "  --seed N           of the first weights and of the order of the images (default 1)\n"
-    "  --data FOLDER      the data set's four files (default /usr/share/datasets/fashion-mnist)\n";
+    "  --data FOLDER      the data set's four files (default /usr/share/datasets/fashion-mnist)\n"
+    "  --save FILE        writes the parameters at the end: floats of this machine, layer by layer\n";
 
 struct Options {
   int epochs = 4;
@@ -59,6 +61,7 @@ struct Options {
   double learning_rate = 0.02;
   double momentum = 0.9;
   std::string data = "/usr/share/datasets/fashion-mnist";
+  std::string save;  // empty: nowhere
   bool help = false;
 };
 
@@ -98,6 +101,8 @@ Options ParseOptions(int argc, char** argv) {
       options.momentum = ParseNumber(name, value, 0.0, 1.0);
     } else if (name == "--data") {
       options.data = value;
+    } else if (name == "--save") {
+      options.save = value;
     } else {
       throw std::invalid_argument("there is no option " + std::string(name) + "; see --help");
     }
@@ -386,6 +391,7 @@ class Trainer {
         times[static_cast<size_t>(steps_ / 2)] * 1e3, 100 * exchanging_ / total);
     const bool equal = RanksAgree();
     Say("the ranks' parameters are %s\n", equal ? "equal" : "NOT equal");
+    if (rank_ == 0 && !options_.save.empty()) Save();
     return equal;
   }
 
@@ -471,6 +477,16 @@ class Trainer {
     uint64_t ends[2] = {hash, ~hash};
     MPI_Allreduce(MPI_IN_PLACE, ends, 2, MPI_UINT64_T, MPI_MAX, MPI_COMM_WORLD);
     return ends[0] == ~ends[1];
+  }
+
+  void Save() {
+    std::ofstream file(options_.save, std::ios::binary);
+    for (const Layer& layer : network_.layers()) {
+      file.write(reinterpret_cast<const char*>(layer.parameters.data()),
+                 static_cast<std::streamsize>(layer.parameters.size() * sizeof(float)));
+    }
+    file.close();
+    if (!file) throw std::runtime_error(options_.save + ": cannot be written");
   }
 
   template <typename... Values>
