@@ -163,7 +163,7 @@ class Job {
       tensor.clear_squared_error();
       if (candidates_[static_cast<size_t>(t)].Fixed()) continue;
       // Layers grow and shrink against each other, each job in its own time.
-      const double phase = 0.02 * static_cast<double>(report_.step()) / 100 + t + number_;
+      const double phase = 0.005 * static_cast<double>(report_.step()) / 100 + t + number_;
       const double scale = std::exp(2 * std::sin(phase));
       tensor.set_norm(scale);
       for (const policy::Candidate& candidate : candidates_[static_cast<size_t>(t)].all) {

@@ -186,19 +186,29 @@ absl::StatusOr<AdaptiveOutcome> AdaptivePolicy::Step(absl::Span<const TensorStat
   AdaptiveOutcome outcome;
   outcome.budget = problem.budget;
   std::vector<uint32_t> wanted = problem.fallback;
+  const auto value = [this](const KnapsackAnswer& answer) { return Timed() ? answer.finish : answer.size; };
+  const bool over = present.error > problem.budget;
   if (options_.name != wire::PolicyName::kAccordion && count > 0) {
-    const bool bins = count <= kMostForBins && options_.error == wire::ErrorMetric::kNorm && !Timed();
-    auto solved = bins ? SolveByBins(problem) : Solve(problem);
     // With alpha below 1 there may be no choice at all but dense, which there always is.
-    if (!solved.ok()) return solved.status();
-    wanted = solved->choice;
-    outcome.lower_bound = solved->lower_bound;
-    outcome.way = solved->way;
+    const absl::StatusOr<double> bound = LowerBound(problem);
+    if (!bound.ok()) return bound.status();
+    outcome.lower_bound = *bound;
+    outcome.way = KnapsackWay::kHull;
+    // Where nothing within the budget could gain enough, nothing is looked for: it takes a hundred times as
+    // long.
+    if (!over && *bound >= (1 - options_.gain) * value(present)) {
+      wanted = now;
+    } else {
+      const bool bins = count <= kMostForBins && options_.error == wire::ErrorMetric::kNorm && !Timed();
+      auto solved = bins ? SolveByBins(problem) : Solve(problem);
+      if (!solved.ok()) return solved.status();
+      wanted = solved->choice;
+      outcome.lower_bound = solved->lower_bound;
+      outcome.way = solved->way;
+    }
   }
   const KnapsackAnswer next = Evaluate(problem, wanted);
-  const auto value = [this](const KnapsackAnswer& answer) { return Timed() ? answer.finish : answer.size; };
   const bool blind = uniform.error == 0;  // no gradient
-  const bool over = present.error > problem.budget;
   const bool gains = value(next) < (1 - options_.gain) * value(present);
   const bool moves =
       wanted != now && !blind && (options_.name == wire::PolicyName::kAccordion || over || gains);

@@ -233,14 +233,29 @@ KnapsackAnswer Evaluate(const Knapsack& problem, const std::vector<uint32_t>& ch
   return answer;
 }
 
+namespace {
+
+absl::Status CheckFeasible(const Parts& parts, const Positions& least_error) {
+  const double least = ErrorOf(parts, least_error);
+  if (least <= parts.budget) return absl::OkStatus();
+  return absl::OutOfRangeError(absl::StrCat("no choice is within the budget of ", parts.budget,
+                                            ": the least error that there is is ", least));
+}
+
+}  // namespace
+
+absl::StatusOr<double> LowerBound(const Knapsack& problem) {
+  if (absl::Status status = Check(problem); !status.ok()) return status;
+  const Parts parts = PartsOf(problem);
+  if (absl::Status status = CheckFeasible(parts, LeastError(parts)); !status.ok()) return status;
+  return (problem.ready.empty() ? SolveOnHull(parts) : SolveInTime(parts)).lower_bound;
+}
+
 absl::StatusOr<KnapsackAnswer> Solve(const Knapsack& problem) {
   if (absl::Status status = Check(problem); !status.ok()) return status;
   const Parts parts = PartsOf(problem);
   const Positions least_error = LeastError(parts);
-  if (const double least = ErrorOf(parts, least_error); !(least <= problem.budget)) {
-    return absl::OutOfRangeError(absl::StrCat("no choice is within the budget of ", problem.budget,
-                                              ": the least error that there is is ", least));
-  }
+  if (absl::Status status = CheckFeasible(parts, least_error); !status.ok()) return status;
   const bool timed = !problem.ready.empty();
   Best best(parts, timed);
   best.Offer(least_error, KnapsackWay::kHull);
