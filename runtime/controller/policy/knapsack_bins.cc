@@ -5,6 +5,7 @@
 // zero takes no bin.
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <limits>
 #include <utility>
 
@@ -27,6 +28,22 @@ size_t BinsOf(double error, double budget, int bins) {
   return taken;
 }
 
+// Where `size` more than `before` is less than `after`, it becomes that, by the candidate. Indices are as
+// wide as the numbers beside them, so that both go through vector registers; sums and comparisons are the
+// same in all of them.
+#if defined(__x86_64__) && !defined(__SANITIZE_THREAD__) && !defined(__SANITIZE_ADDRESS__)
+__attribute__((target_clones("avx2", "default")))
+#endif
+void Relax(const double* __restrict before, double size, int64_t candidate, size_t n, double* __restrict after,
+           int64_t* __restrict who) {
+  for (size_t j = 0; j < n; ++j) {
+    const double finish = before[j] + size;
+    const bool better = finish < after[j];
+    after[j] = better ? finish : after[j];
+    who[j] = better ? candidate : who[j];
+  }
+}
+
 }  // namespace
 
 std::optional<Positions> SolveInBins(const Parts& parts, int bins) {
@@ -36,6 +53,7 @@ std::optional<Positions> SolveInBins(const Parts& parts, int bins) {
   // least[j]: the earliest finish of the layers so far with j bins at most.
   std::vector<double> least(width, 0.0);
   std::vector<double> next(width);
+  std::vector<int64_t> who(width);
   std::vector<uint16_t> chosen(n * width);
   for (size_t l = 0; l < n; ++l) {
     const Layer& layer = parts.layers[l];
@@ -46,18 +64,10 @@ std::optional<Positions> SolveInBins(const Parts& parts, int bins) {
     for (size_t k = 0; k < layer.size(); ++k) {
       const size_t taken = BinsOf(layer[k].error, parts.budget, bins);
       if (taken >= width) continue;
-      const double size = layer[k].size;
-      const double* const before = least.data();
-      double* const after = next.data() + taken;
-      uint16_t* const who = choice + taken;
-      const auto candidate = static_cast<uint16_t>(k);
-      for (size_t j = 0; j < width - taken; ++j) {
-        const double finish = before[j] + size;
-        const bool better = finish < after[j];
-        after[j] = better ? finish : after[j];
-        who[j] = better ? candidate : who[j];
-      }
+      Relax(least.data(), layer[k].size, static_cast<int64_t>(k), width - taken, next.data() + taken,
+            who.data() + taken);
     }
+    std::copy(who.begin(), who.end(), choice);
     std::swap(least, next);
   }
   if (least[width - 1] == kNever) return std::nullopt;
