@@ -31,7 +31,7 @@ LIBRARIES = {
     "Highway": ("hwy/",),
     "MPI": ("mpi.h", "mpi-ext.h"),
     "POSIX": (
-        "arpa/", "dirent.h", "dlfcn.h", "elf.h", "fnmatch.h", "fcntl.h", "ifaddrs.h", "link.h", "net/", "netdb.h", "netinet/", "poll.h", "pthread.h", "sched.h", "strings.h",
+        "arpa/", "dirent.h", "dlfcn.h", "elf.h", "fnmatch.h", "fcntl.h", "ifaddrs.h", "link.h", "net/", "netdb.h", "netinet/", "poll.h", "pthread.h", "sched.h", "spawn.h", "strings.h",
         "sys/", "termios.h", "unistd.h",
     ),
     "libtorch": ("torch/", "ATen/", "c10/"),
