@@ -67,7 +67,7 @@ void Fill(const Parts& parts, Positions* positions) {
     uint32_t what = 0;
     for (size_t l = 0; l < positions->size(); ++l) {
       const Layer& layer = parts.layers[l];
-      const Candidate& now = layer[(*positions)[l]];
+      const LayerOption& now = layer[(*positions)[l]];
       // Sizes grow with positions: the first that fits saves most.
       for (uint32_t k = 0; k < (*positions)[l]; ++k) {
         if (now.size - layer[k].size <= most) break;

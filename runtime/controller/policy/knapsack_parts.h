@@ -13,14 +13,15 @@
 
 namespace terse::policy {
 
-struct Candidate {
+// Not "Candidate", which is a policy's (candidates.h): one namespace has one type of a name.
+struct LayerOption {
   double error = 0;
   double size = 0;
   uint32_t index = 0;  // in the problem
 };
 
 // From position to position the error falls and the size grows, both strictly.
-using Layer = std::vector<Candidate>;
+using Layer = std::vector<LayerOption>;
 using Positions = std::vector<uint32_t>;
 
 // `ready` is by layer; all zero where the problem has none, which makes the finish the sum of sizes.
