@@ -2,9 +2,16 @@
 //
 // The link from a job to a terse-controller: a real server in this process, that comes late, goes, comes
 // back, asks for tokens and certificates, and a job that never waits for it.
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <poll.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
+#include <array>
+#include <atomic>
 #include <chrono>
 #include <filesystem>
 #include <fstream>
@@ -36,6 +43,73 @@ bool Eventually(const std::function<bool()>& true_yet) {
   }
   return false;
 }
+
+// A way to a controller on which every connection stands still for a while before the first byte comes back.
+class SlowWay {
+ public:
+  SlowWay(int to, std::chrono::milliseconds wait) : to_(to), wait_(wait) {
+    sockaddr_in address = Local(0);
+    socklen_t size = sizeof address;
+    EXPECT_EQ(bind(listener_, reinterpret_cast<sockaddr*>(&address), size), 0);
+    EXPECT_EQ(listen(listener_, 16), 0);
+    EXPECT_EQ(getsockname(listener_, reinterpret_cast<sockaddr*>(&address), &size), 0);
+    port_ = ntohs(address.sin_port);
+    thread_ = std::thread([this] { Carry(); });
+  }
+  ~SlowWay() {
+    closing_ = true;
+    thread_.join();
+    close(listener_);
+  }
+
+  int port() const { return port_; }
+  int connections() const { return connections_; }
+
+ private:
+  static sockaddr_in Local(int port) {
+    sockaddr_in address = {};
+    address.sin_family = AF_INET;
+    address.sin_port = htons(static_cast<uint16_t>(port));
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    return address;
+  }
+
+  bool Readable(int socket) const {
+    pollfd wanted{.fd = socket, .events = POLLIN, .revents = 0};
+    return poll(&wanted, 1, 1) > 0;
+  }
+
+  // One connection after the other.
+  void Carry() {
+    while (!closing_) {
+      if (!Readable(listener_)) continue;
+      const int near = accept(listener_, nullptr, nullptr);
+      ++connections_;
+      std::this_thread::sleep_for(wait_);
+      const int far = socket(AF_INET, SOCK_STREAM, 0);
+      const sockaddr_in address = Local(to_);
+      bool open = connect(far, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0;
+      while (open && !closing_) open = Pass(near, far) && Pass(far, near);
+      close(near);
+      close(far);
+    }
+  }
+
+  bool Pass(int from, int to) const {
+    if (!Readable(from)) return true;
+    std::array<char, 4096> bytes;
+    const ssize_t got = read(from, bytes.data(), bytes.size());
+    return got > 0 && send(to, bytes.data(), static_cast<size_t>(got), MSG_NOSIGNAL) == got;
+  }
+
+  const int to_;
+  const std::chrono::milliseconds wait_;
+  const int listener_ = socket(AF_INET, SOCK_STREAM, 0);
+  int port_ = 0;
+  std::atomic<bool> closing_ = false;
+  std::atomic<int> connections_ = 0;
+  std::thread thread_;
+};
 
 class LinkTest : public ::testing::Test {
  protected:
@@ -176,6 +250,17 @@ TEST_F(LinkTest, AControllerMayComeLateAndGoAndComeBack) {
   link_->Post(nullptr, Report(1300));
   ASSERT_TRUE(Says("connected as test-1, reported step 1300"));
   EXPECT_EQ(server_->jobs(), 1u);
+}
+
+TEST_F(LinkTest, AControllerThatIsSlowToAnswerIsWaitedFor) {
+  Serve();
+  const SlowWay way(port_, std::chrono::milliseconds(700));
+  port_ = way.port();
+  Connect();
+  link_->Post(Description(), Report(100));
+  ASSERT_TRUE(Says("connected as test-1, reported step 100"));
+  EXPECT_EQ(way.connections(), 1) << "attempts to connect are given up too early";
+  link_.reset();
 }
 
 TEST_F(LinkTest, AJobThatGrowsRegistersAgain) {

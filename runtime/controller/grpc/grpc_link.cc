@@ -27,6 +27,9 @@ constexpr milliseconds kPatience{10'000};
 constexpr milliseconds kFinishWithin{500};
 constexpr milliseconds kFirstPause{100};
 constexpr milliseconds kLongestPause{5'000};
+// Of an attempt to connect, handshakes included: a controller that has just begun, is far or is busy takes a
+// while.
+constexpr milliseconds kConnectWithin{5'000};
 // Nothing is missed: whoever has something to say notifies.
 constexpr milliseconds kLook{60'000};
 constexpr int kMostMessage = 64 << 20;
@@ -146,7 +149,8 @@ absl::StatusOr<std::unique_ptr<GrpcLink>> GrpcLink::Open(const wire::Config& con
   }
   grpc::ChannelArguments arguments;
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, static_cast<int>(kFirstPause.count()));
-  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, static_cast<int>(kFirstPause.count()));
+  // For gRPC this is what an attempt may take, whatever its name.
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, static_cast<int>(kConnectWithin.count()));
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, static_cast<int>(kLongestPause.count()));
   arguments.SetMaxReceiveMessageSize(kMostMessage);
   return std::unique_ptr<GrpcLink>(new GrpcLink(
