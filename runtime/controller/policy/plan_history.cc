@@ -65,7 +65,7 @@ absl::StatusOr<std::map<uint64_t, PastPlan>> ParsePlanHistory(std::string_view t
       }
     } else if (line == "end") {
       last_version = plan->version;
-      plans.emplace(plan->step, *std::move(plan));
+      plans.emplace(plan->step, *plan);
       plan.reset();
     } else {
       const size_t blank = line.find(' ');
