@@ -248,7 +248,7 @@ absl::StatusOr<double> LowerBound(const Knapsack& problem) {
   if (absl::Status status = Check(problem); !status.ok()) return status;
   const Parts parts = PartsOf(problem);
   if (absl::Status status = CheckFeasible(parts, LeastError(parts)); !status.ok()) return status;
-  return (problem.ready.empty() ? SolveOnHull(parts) : SolveInTime(parts)).lower_bound;
+  return problem.ready.empty() ? BoundOnHull(parts) : SolveInTime(parts).lower_bound;
 }
 
 absl::StatusOr<KnapsackAnswer> Solve(const Knapsack& problem) {
@@ -290,7 +290,7 @@ absl::StatusOr<KnapsackAnswer> SolveByBins(const Knapsack& problem, int bins) {
     found = Evaluate(problem, ChoiceOf(parts, *positions));
     found->way = KnapsackWay::kBins;
     const bool timed = !problem.ready.empty();
-    found->lower_bound = std::min((timed ? SolveInTime(parts) : SolveOnHull(parts)).lower_bound,
+    found->lower_bound = std::min(timed ? SolveInTime(parts).lower_bound : BoundOnHull(parts),
                                   timed ? found->finish : found->size);
   }
   return BetterOfFallback(problem, std::move(found));

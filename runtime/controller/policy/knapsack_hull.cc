@@ -204,23 +204,35 @@ ByFinish LeastErrorBy(const Parts& parts, const std::vector<Step>& steps, double
   return result;
 }
 
-}  // namespace
-
-HullAnswer SolveOnHull(const Parts& parts) {
-  HullAnswer answer;
-  answer.positions.assign(parts.layers.size(), 0);
-  double error = ErrorOf(parts, answer.positions);
-  double size = FinishOf(parts, answer.positions);
-  const std::vector<Step> steps = StepsOf(parts);
+// The best steps until the budget holds; how many.
+size_t TakeSteps(const Parts& parts, const std::vector<Step>& steps, HullAnswer* answer) {
+  answer->positions.assign(parts.layers.size(), 0);
+  double error = ErrorOf(parts, answer->positions);
+  double size = FinishOf(parts, answer->positions);
   size_t taken = 0;
-  answer.lower_bound = size;
+  answer->lower_bound = size;
   while (taken < steps.size() && error > parts.budget) {
     const Step& step = steps[taken++];
-    answer.positions[step.layer] = step.to;
-    answer.lower_bound = size + step.size * std::min(1.0, (error - parts.budget) / step.error);
+    answer->positions[step.layer] = step.to;
+    answer->lower_bound = size + step.size * std::min(1.0, (error - parts.budget) / step.error);
     error -= step.error;
     size += step.size;
   }
+  return taken;
+}
+
+}  // namespace
+
+double BoundOnHull(const Parts& parts) {
+  HullAnswer answer;
+  TakeSteps(parts, StepsOf(parts), &answer);
+  return answer.lower_bound;
+}
+
+HullAnswer SolveOnHull(const Parts& parts) {
+  HullAnswer answer;
+  const std::vector<Step> steps = StepsOf(parts);
+  size_t taken = TakeSteps(parts, steps, &answer);
   // Sums in another order may be a last digit more.
   while (taken < steps.size() && ErrorOf(parts, answer.positions) > parts.budget) {
     answer.positions[steps[taken].layer] = steps[taken].to;

@@ -48,6 +48,8 @@ struct HullAnswer {
   double lower_bound = 0;
 };
 HullAnswer SolveOnHull(const Parts& parts);  // `ready` all zero
+// Its bound alone, without the choice: that runs the program in bins once more.
+double BoundOnHull(const Parts& parts);
 HullAnswer SolveInTime(const Parts& parts);  // any
 
 }  // namespace terse::policy
