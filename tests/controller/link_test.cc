@@ -263,6 +263,23 @@ TEST_F(LinkTest, AControllerThatIsSlowToAnswerIsWaitedFor) {
   link_.reset();
 }
 
+TEST_F(LinkTest, AControllerThatHasTooMuchToDoIsNotLost) {
+  Serve();
+  Connect();
+  link_->Post(Description(), Report(100));
+  ASSERT_TRUE(Says("reported step 100"));
+  options_.store = Path("another.db");
+  options_.most_jobs = 0;
+  Serve();
+  link_->Post(nullptr, Report(200));
+  ASSERT_TRUE(Says("registering: 0 jobs run"));
+  EXPECT_EQ(link_->state().losses, 0u);
+  // It is tried again.
+  options_.most_jobs = 1;
+  Serve();
+  EXPECT_TRUE(Says("reported step 200"));
+}
+
 TEST_F(LinkTest, AJobThatGrowsRegistersAgain) {
   Serve();
   Connect();

@@ -215,6 +215,9 @@ GrpcLink::Outcome GrpcLink::Judge(const grpc::Status& status, const char* doing)
       return Outcome::kRegister;
     case grpc::StatusCode::INVALID_ARGUMENT:
       return Outcome::kNever;
+    case grpc::StatusCode::RESOURCE_EXHAUSTED:
+      // It is there, and has too much to do or no room for this job.
+      return Outcome::kLater;
     default:
       state_.losses += state_.connected ? 1 : 0;
       state_.connected = false;
