@@ -102,13 +102,17 @@ void AddPlan(CLI::App& app, const std::shared_ptr<Asked>& asked, Run* run) {
   diff->callback([=] {
     *run = [asked](Connection& connection) {
       const std::string job = connection.Resolve(asked->job);
-      // 0 asks for the plan in force, so that the first one is fetched by the history.
+      // 0 asks for the plan in force, so that the first one is fetched by the history, which has all its
+      // rows.
       v1::Plan before;
       if (asked->version == 0) {
-        const v1::ListPlansResponse all = GetHistory(connection, job);
-        if (all.plans_size() == 0 || all.plans(0).version() != 0)
+        v1::ListPlansRequest request;
+        request.set_job_id(job);
+        request.set_most(1);
+        const v1::ListPlansResponse first = connection.Call(&Stub::ListPlans, request);
+        if (first.plans_size() == 0 || first.plans(0).version() != 0)
           throw CommandError(kFailure, "job " + job + " has no plan 0");
-        before = all.plans(0);
+        before = first.plans(0);
       } else {
         before = GetPlan(connection, job, asked->version);
       }

@@ -256,8 +256,7 @@ absl::StatusOr<AdaptiveOutcome> AdaptivePolicy::Step(absl::Span<const TensorStat
 void AdaptivePolicy::Adopt(absl::Span<const TensorStatistics> statistics, const std::vector<size_t>& choice,
                            const AdaptiveOutcome& outcome) {
   for (size_t t = 0; t < candidates_.size(); ++t) {
-    if (candidates_[t].Fixed()) continue;
-    if (held_[t] || statistics[t].squared_error.empty()) continue;
+    if (candidates_[t].Fixed() || held_[t] || statistics[t].squared_error.empty()) continue;
     const Candidate& candidate = candidates_[t].all[choice[t]];
     rows_[t] = candidate.row;
     const double error = ErrorOf(statistics[t], choice[t]);

@@ -20,7 +20,6 @@
 #include "transport/inproc/mutex.h"
 
 struct sqlite3;
-struct sqlite3_stmt;
 
 namespace terse::controller {
 
