@@ -60,7 +60,7 @@ absl::Status Adaptation::Open(const OpenLink& open_link) {
   }
   if (config_.policy.record.empty()) return absl::OkStatus();
   record_.open(config_.policy.record, std::ios::binary | std::ios::trunc);
-  record_ << policy::kPlanHistoryHead << std::flush;
+  record_ << wire::kPlanHistoryHead << std::flush;
   if (record_) return absl::OkStatus();
   return absl::NotFoundError(
       absl::StrCat("policy.record: cannot write ", config_.policy.record, ": ", std::strerror(errno)));
@@ -365,7 +365,7 @@ absl::StatusOr<std::optional<std::vector<wire::PlanRow>>> Adaptation::TakeUp(
       return wrong();
     }
     rows.emplace();
-    policy::PastPlan past{.version = static_cast<uint32_t>(plans_ + 1), .step = step, .changes = {}};
+    wire::PastPlan past{.version = static_cast<uint32_t>(plans_ + 1), .step = step, .changes = {}};
     for (size_t t = 0; t < infos_.size(); ++t) {
       if (!(*settings)[t].is_string() || !(*reasons)[t].is_string()) return wrong();
       const auto setting = (*settings)[t].get<std::string>();
@@ -382,7 +382,7 @@ absl::StatusOr<std::optional<std::vector<wire::PlanRow>>> Adaptation::TakeUp(
     since_ = step;
     why_ = event.why;
     // A history that cannot be written is no reason to stop a job; it ends there.
-    if (record_.is_open()) record_ << policy::PlanHistoryText(past) << std::flush;
+    if (record_.is_open()) record_ << wire::PlanHistoryText(past) << std::flush;
   }
   ++decisions_;
   if (events_.size() == kMostEvents) events_.pop_front();

@@ -128,7 +128,7 @@ class Adaptation {
   const wire::Config& config_;
   transport::Group& group_;
   std::unique_ptr<controller::Link> link_;
-  std::map<uint64_t, policy::PastPlan> history_;
+  std::map<uint64_t, wire::PastPlan> history_;
   std::ofstream record_;
   std::unique_ptr<PlanSource> source_;  // rank 0 alone
   std::vector<policy::TensorInfo> infos_;

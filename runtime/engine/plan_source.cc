@@ -3,14 +3,11 @@
 
 #include <unistd.h>
 
-#include <cerrno>
-#include <cstring>
-#include <fstream>
-#include <sstream>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "proto/wire/text.h"
+#include "proto/wire/text_file.h"
 #include "runtime/controller/policy/setting.h"
 
 namespace terse::engine {
@@ -42,7 +39,7 @@ class Embedded final : public PlanSource {
 
 class Replay final : public PlanSource {
  public:
-  Replay(std::map<uint64_t, policy::PastPlan> plans, absl::Span<const policy::TensorInfo> tensors)
+  Replay(std::map<uint64_t, wire::PastPlan> plans, absl::Span<const policy::TensorInfo> tensors)
       : plans_(std::move(plans)) {
     for (size_t t = 0; t < tensors.size(); ++t) by_name_.emplace(tensors[t].name, t);
   }
@@ -58,7 +55,7 @@ class Replay final : public PlanSource {
       verdict.settings.push_back(policy::SettingWord(row));
       verdict.reasons.push_back(row.reason);
     }
-    for (const policy::PastPlan::Change& change : found->second.changes) {
+    for (const wire::PastPlan::Change& change : found->second.changes) {
       const auto tensor = by_name_.find(change.tensor);
       if (tensor == by_name_.end()) {
         return absl::NotFoundError(absl::StrCat("plan ", found->second.version,
@@ -74,7 +71,7 @@ class Replay final : public PlanSource {
   }
 
  private:
-  const std::map<uint64_t, policy::PastPlan> plans_;
+  const std::map<uint64_t, wire::PastPlan> plans_;
   std::map<std::string, size_t> by_name_;
 };
 
@@ -144,8 +141,6 @@ class Remote final : public PlanSource {
       const wire::PlanRow& row = situation.measured.rows[t];
       tensor.setting = policy::SettingWord(row);
       tensor.reason = row.reason;
-      report.bytes_sent += tensor.bytes_sent;
-      report.dense_bytes += tensor.dense_bytes;
       if (situation.measured.statistics.empty()) continue;
       tensor.norm = situation.measured.statistics[t].norm;
       tensor.squared_error = situation.measured.statistics[t].squared_error;
@@ -168,7 +163,7 @@ std::unique_ptr<PlanSource> EmbeddedSource(const wire::Config& config, int world
   return std::make_unique<Embedded>(config, world_size, tensors);
 }
 
-std::unique_ptr<PlanSource> ReplaySource(std::map<uint64_t, policy::PastPlan> plans,
+std::unique_ptr<PlanSource> ReplaySource(std::map<uint64_t, wire::PastPlan> plans,
                                          absl::Span<const policy::TensorInfo> tensors) {
   return std::make_unique<Replay>(std::move(plans), tensors);
 }
@@ -179,16 +174,11 @@ std::unique_ptr<PlanSource> RemoteSource(const wire::Config& config, int world_s
   return std::make_unique<Remote>(config, world_size, tensors, link);
 }
 
-absl::StatusOr<std::map<uint64_t, policy::PastPlan>> ReadHistory(const wire::Config& config) {
+absl::StatusOr<std::map<uint64_t, wire::PastPlan>> ReadHistory(const wire::Config& config) {
   const std::string& path = config.policy.history;
-  std::ifstream file(path, std::ios::binary);
-  std::ostringstream text;
-  if (file) text << file.rdbuf();
-  if (!file) {
-    return absl::NotFoundError(
-        absl::StrCat("policy.history: cannot read ", path, ": ", std::strerror(errno)));
-  }
-  absl::StatusOr<std::map<uint64_t, policy::PastPlan>> plans = policy::ParsePlanHistory(text.str());
+  const absl::StatusOr<std::string> text = wire::ReadTextFile("policy.history", path);
+  if (!text.ok()) return text.status();
+  absl::StatusOr<std::map<uint64_t, wire::PastPlan>> plans = wire::ParsePlanHistory(*text);
   if (!plans.ok()) {
     return absl::InvalidArgumentError(absl::StrCat("policy.history: ", path, ": ", plans.status().message()));
   }

@@ -15,9 +15,9 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "proto/wire/plan_history.h"
 #include "runtime/controller/link/link.h"
 #include "runtime/controller/policy/job_controller.h"
-#include "runtime/controller/policy/plan_history.h"
 
 namespace terse::engine {
 
@@ -54,7 +54,7 @@ class PlanSource {
 // All of these are of one table of tensors.
 std::unique_ptr<PlanSource> EmbeddedSource(const wire::Config& config, int world_size,
                                            absl::Span<const policy::TensorInfo> tensors);
-std::unique_ptr<PlanSource> ReplaySource(std::map<uint64_t, policy::PastPlan> plans,
+std::unique_ptr<PlanSource> ReplaySource(std::map<uint64_t, wire::PastPlan> plans,
                                          absl::Span<const policy::TensorInfo> tensors);
 // `link` outlives it.
 std::unique_ptr<PlanSource> RemoteSource(const wire::Config& config, int world_size,
@@ -62,7 +62,7 @@ std::unique_ptr<PlanSource> RemoteSource(const wire::Config& config, int world_s
                                          controller::Link* link);
 
 // The plans of config.policy.history. An error names the file, and what is wrong with it.
-absl::StatusOr<std::map<uint64_t, policy::PastPlan>> ReadHistory(const wire::Config& config);
+absl::StatusOr<std::map<uint64_t, wire::PastPlan>> ReadHistory(const wire::Config& config);
 
 }  // namespace terse::engine
 

@@ -64,6 +64,24 @@ TEST_F(ControllerTest, AJobReportsAndIsGivenAPlanThatTheHistoryKeeps) {
       << "why it was made, not what the job said of it";
 }
 
+TEST_F(ControllerTest, AnOlderOrderThatComesThroughAfterAllIsInTheHistoryAsItself) {
+  Start();
+  const std::string id = Register();
+  const std::vector<std::string> older = SettingsOf(Report(ReportOf(id, 10)).order());
+  ASSERT_TRUE(Pin(id, "conv", "topk:0.02").ok());
+  ASSERT_NE(SettingsOf(Report(ReportOf(id, 20)).order()), older) << "a second order of version 1";
+
+  v1::ReportStepRequest taken = ReportOf(id, 30, 1, older);
+  taken.set_since(30);
+  taken.set_why("the first order");
+  Report(taken);
+  const std::vector<v1::Plan> plans = Plans(id);
+  ASSERT_GE(plans.size(), 2u);
+  EXPECT_TRUE(plans[1].taken());
+  EXPECT_EQ(plans[1].outcome().why(), "the first order");
+  EXPECT_EQ(plans[1].outcome().bytes(), 0) << "which is not known";
+}
+
 TEST_F(ControllerTest, CommandsAreInForceFromTheNextReportOn) {
   Start();
   const std::string id = Register();

@@ -16,8 +16,8 @@
 #include <vector>
 
 #include "gmock/gmock.h"
+#include "proto/wire/plan_history.h"
 #include "runtime/controller/link/link.h"
-#include "runtime/controller/policy/plan_history.h"
 #include "runtime/controller/policy/setting.h"
 #include "tests/engine/ranks.h"
 
@@ -159,7 +159,7 @@ TEST_F(PlanFiles, AReplayOfTheRecordTrainsToTheSameBits) {
   Settings recording = lgreco;
   recording.emplace_back("policy.record", Path("plans"));
   const std::vector<Result> first = Train(recording, 30);
-  const auto plans = policy::ParsePlanHistory(Text("plans"));
+  const auto plans = wire::ParsePlanHistory(Text("plans"));
   ASSERT_TRUE(plans.ok()) << plans.status();
   EXPECT_GE(plans->size(), 2u);
   EXPECT_EQ(plans->size(), first[0].report.at("policy").at("plans"));

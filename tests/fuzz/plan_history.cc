@@ -2,7 +2,7 @@
 //
 // Histories of plans: a text is refused by its line, or what was read of it is written and read again as it
 // is; and every setting in it is refused in words, or is the word of its row.
-#include "runtime/controller/policy/plan_history.h"
+#include "proto/wire/plan_history.h"
 
 #include <map>
 #include <string>
@@ -35,18 +35,18 @@ void CheckSetting(std::string_view word) {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string_view text(reinterpret_cast<const char*>(data), size);
-  const auto plans = terse::policy::ParsePlanHistory(text);
+  const auto plans = terse::wire::ParsePlanHistory(text);
   if (!plans.ok()) {
     Require(plans.status().message().substr(0, 5) == "line ", "a refusal names the line");
     return 0;
   }
-  std::string written(terse::policy::kPlanHistoryHead);
+  std::string written(terse::wire::kPlanHistoryHead);
   for (const auto& [step, plan] : *plans) {
     Require(step == plan.step, "plans are kept by their steps");
-    written += terse::policy::PlanHistoryText(plan);
-    for (const terse::policy::PastPlan::Change& change : plan.changes) CheckSetting(change.setting);
+    written += terse::wire::PlanHistoryText(plan);
+    for (const terse::wire::PastPlan::Change& change : plan.changes) CheckSetting(change.setting);
   }
-  const auto again = terse::policy::ParsePlanHistory(written);
+  const auto again = terse::wire::ParsePlanHistory(written);
   Require(again.ok() && *again == *plans, "what is written is read as it is");
   return 0;
 }

@@ -1,13 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/cli/console/connection.h"
 
-#include <cerrno>
 #include <chrono>
-#include <cstring>
-#include <fstream>
-#include <iterator>
 
 #include "grpcpp/create_channel.h"
+#include "proto/wire/text_file.h"
 #include "runtime/cli/exit_code.h"
 
 namespace terse::cli {
@@ -16,11 +13,9 @@ namespace {
 constexpr std::chrono::seconds kPatience{10};
 
 std::string ReadFile(const std::string& flag, const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::string text;
-  if (file) text.assign(std::istreambuf_iterator<char>(file), {});
-  if (!file) throw CommandError(kConfigInvalid, flag + ": cannot read " + path + ": " + std::strerror(errno));
-  return text;
+  absl::StatusOr<std::string> text = wire::ReadTextFile(flag, path);
+  if (!text.ok()) throw CommandError(kConfigInvalid, std::string(text.status().message()));
+  return *std::move(text);
 }
 
 std::shared_ptr<grpc::ChannelCredentials> CredentialsOf(const ConnectionOptions& options) {

@@ -7,6 +7,8 @@
 #include <map>
 #include <tuple>
 
+#include "proto/wire/plan_history.h"
+
 namespace terse::cli {
 namespace {
 
@@ -303,12 +305,13 @@ Lines HistoryText(const std::vector<v1::Plan>& plans) {
 }
 
 std::string ReplayText(const std::vector<v1::Plan>& plans) {
-  std::string text = "terse-plans 1\n";
+  std::string text(wire::kPlanHistoryHead);
   for (const v1::Plan& plan : plans) {
     if (!plan.taken() || plan.version() == 0) continue;
-    text += "plan " + std::to_string(plan.version()) + " " + std::to_string(plan.step()) + "\n";
-    for (const v1::PlanRow& row : plan.rows()) text += row.setting() + " " + row.tensor() + "\n";
-    text += "end\n";
+    wire::PastPlan past{.version = plan.version(), .step = plan.step(), .changes = {}};
+    for (const v1::PlanRow& row : plan.rows())
+      past.changes.push_back({.tensor = row.tensor(), .setting = row.setting()});
+    text += wire::PlanHistoryText(past);
   }
   return text;
 }

@@ -2,10 +2,6 @@
 #include "runtime/controller/grpc/grpc_link.h"
 
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
-#include <fstream>
-#include <iterator>
 #include <random>
 #include <utility>
 
@@ -15,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "grpcpp/create_channel.h"
 #include "grpcpp/support/channel_arguments.h"
+#include "proto/wire/text_file.h"
 
 namespace terse::controller {
 namespace {
@@ -33,15 +30,6 @@ constexpr milliseconds kConnectWithin{5'000};
 // Nothing is missed: whoever has something to say notifies.
 constexpr milliseconds kLook{60'000};
 constexpr int kMostMessage = 64 << 20;
-
-absl::StatusOr<std::string> ReadFile(const char* key, const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::string text;
-  if (file) text.assign(std::istreambuf_iterator<char>(file), {});
-  if (!file || file.bad())
-    return absl::NotFoundError(absl::StrCat(key, ": cannot read ", path, ": ", std::strerror(errno)));
-  return text;
-}
 
 bool IsUtf8(const std::string& text) {
   for (size_t i = 0; i < text.size();) {
@@ -126,7 +114,8 @@ Order OrderOf(const v1::Order& order) {
 absl::StatusOr<std::unique_ptr<GrpcLink>> GrpcLink::Open(const wire::Config& config) {
   std::string token;
   if (!config.controller.token_file.empty()) {
-    absl::StatusOr<std::string> text = ReadFile("controller.token_file", config.controller.token_file);
+    absl::StatusOr<std::string> text =
+        wire::ReadTextFile("controller.token_file", config.controller.token_file);
     if (!text.ok()) return text.status();
     token = std::string(absl::StripAsciiWhitespace(*text));
     if (token.empty()) {
@@ -141,7 +130,7 @@ absl::StatusOr<std::unique_ptr<GrpcLink>> GrpcLink::Open(const wire::Config& con
                                          std::tuple("tls.cert", &config.tls.cert, &ssl.pem_cert_chain),
                                          std::tuple("tls.key", &config.tls.key, &ssl.pem_private_key)}) {
       if (path->empty()) continue;
-      absl::StatusOr<std::string> text = ReadFile(key, *path);
+      absl::StatusOr<std::string> text = wire::ReadTextFile(key, *path);
       if (!text.ok()) return text.status();
       *out = *std::move(text);
     }

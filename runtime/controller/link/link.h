@@ -56,9 +56,7 @@ struct JobReport {
   double step_ms = 0;     // of a step, since the last report
   double measure_ms = 0;  // on rank 0, so far
   uint64_t skipped = 0;   // steps, so far
-  double bytes_sent = 0;  // by rank 0, so far, of all tensors
-  double dense_bytes = 0;
-  std::string why = {};  // of the plan in force
+  std::string why = {};   // of the plan in force
   std::vector<TensorReport> tensors = {};
 };
 

@@ -119,9 +119,8 @@ std::vector<size_t> AdaptivePolicy::AccordionChoice(absl::Span<const TensorStati
 }
 
 // The budget is what the reference's choice leaves behind of those that are free.
-Knapsack AdaptivePolicy::ProblemOf(absl::Span<const TensorStatistics> statistics,
-                                   const std::vector<size_t>& reference, const std::vector<size_t>& layers,
-                                   const std::vector<bool>& free) const {
+Knapsack AdaptivePolicy::KnapsackOf(absl::Span<const TensorStatistics> statistics,
+                                    const std::vector<size_t>& reference, const Problem& of) const {
   Machine machine;
   if (Timed()) {
     std::vector<ExchangeTimes> times;
@@ -131,125 +130,138 @@ Knapsack AdaptivePolicy::ProblemOf(absl::Span<const TensorStatistics> statistics
   const auto size_of = [&](size_t t, const wire::PlanRow& row, double bytes) {
     return Timed() ? 1e3 * CostOf(row, machine, world_size_, tensors_[t]).seconds : bytes;
   };
-  Knapsack problem;
-  for (const size_t t : layers) {
+  Knapsack knapsack;
+  for (const size_t t : of.layers) {
     std::vector<double> error;
     std::vector<double> size;
-    if (free[t]) {
+    if (of.free[t]) {
       for (size_t k = 0; k < candidates_[t].all.size(); ++k) {
         const Candidate& candidate = candidates_[t].all[k];
         error.push_back(ErrorOf(statistics[t], k));
         size.push_back(size_of(t, candidate.row, candidate.bytes));
       }
-      problem.budget += error[reference[t]];
+      knapsack.budget += error[reference[t]];
     } else {
       error.push_back(0);
       size.push_back(size_of(t, rows_[t], 0));
     }
-    problem.fallback.push_back(free[t] ? static_cast<uint32_t>(reference[t]) : 0);
-    problem.error.push_back(std::move(error));
-    problem.size.push_back(std::move(size));
-    if (Timed()) problem.ready.push_back(statistics[t].ready_ms);
+    knapsack.fallback.push_back(of.free[t] ? static_cast<uint32_t>(reference[t]) : 0);
+    knapsack.error.push_back(std::move(error));
+    knapsack.size.push_back(std::move(size));
+    if (Timed()) knapsack.ready.push_back(statistics[t].ready_ms);
   }
   const double alpha = options_.alpha;
-  problem.budget *= options_.error == wire::ErrorMetric::kNorm ? alpha : alpha * alpha;
-  return problem;
+  knapsack.budget *= options_.error == wire::ErrorMetric::kNorm ? alpha : alpha * alpha;
+  return knapsack;
 }
 
-absl::StatusOr<AdaptiveOutcome> AdaptivePolicy::Step(absl::Span<const TensorStatistics> statistics) {
-  if (absl::Status status = Check(statistics); !status.ok()) return status;
+AdaptivePolicy::Problem AdaptivePolicy::ProblemOf(absl::Span<const TensorStatistics> statistics) {
   std::vector<size_t> reference(candidates_.size());
   for (size_t t = 0; t < candidates_.size(); ++t) reference[t] = candidates_[t].uniform;
   if (options_.name != wire::PolicyName::kLgreco) reference = AccordionChoice(statistics);
 
-  std::vector<bool> free(candidates_.size());
-  std::vector<size_t> layers;
+  Problem problem;
+  problem.free.resize(candidates_.size());
   for (size_t t = 0; t < candidates_.size(); ++t) {
-    free[t] = !held_[t] && !candidates_[t].Fixed() && !statistics[t].squared_error.empty();
+    problem.free[t] = !held_[t] && !candidates_[t].Fixed() && !statistics[t].squared_error.empty();
     // The others' exchanges take time as well.
-    if (free[t] || Timed()) layers.push_back(t);
+    if (problem.free[t] || Timed()) problem.layers.push_back(t);
   }
   if (Timed()) {
-    std::stable_sort(layers.begin(), layers.end(),
+    std::stable_sort(problem.layers.begin(), problem.layers.end(),
                      [&](size_t a, size_t b) { return statistics[a].ready_ms < statistics[b].ready_ms; });
   }
-  const Knapsack problem = ProblemOf(statistics, reference, layers, free);
-  std::vector<uint32_t> now;
-  size_t count = 0;  // that are free
-  for (const size_t t : layers) {
-    now.push_back(free[t] ? static_cast<uint32_t>(choice_[t]) : 0);
-    count += free[t] ? 1 : 0;
+  problem.knapsack = KnapsackOf(statistics, reference, problem);
+  for (const size_t t : problem.layers) {
+    problem.now.push_back(problem.free[t] ? static_cast<uint32_t>(choice_[t]) : 0);
+    problem.count += problem.free[t] ? 1 : 0;
   }
-  const KnapsackAnswer present = Evaluate(problem, now);
-  const KnapsackAnswer uniform = Evaluate(problem, problem.fallback);
+  return problem;
+}
 
+absl::StatusOr<std::vector<uint32_t>> AdaptivePolicy::Choose(const Problem& problem,
+                                                             const KnapsackAnswer& present,
+                                                             AdaptiveOutcome* outcome) const {
+  if (options_.name == wire::PolicyName::kAccordion || problem.count == 0) return problem.knapsack.fallback;
+  // With alpha below 1 there may be no choice at all but dense, which there always is.
+  const absl::StatusOr<double> bound = LowerBound(problem.knapsack);
+  if (!bound.ok()) return bound.status();
+  outcome->lower_bound = *bound;
+  outcome->way = KnapsackWay::kHull;
+  // Where nothing within the budget could gain enough, nothing is looked for: it takes a hundred times as
+  // long.
+  const bool over = present.error > problem.knapsack.budget;
+  if (!over && *bound >= (1 - options_.gain) * ValueOf(present)) return problem.now;
+  const bool bins = problem.count <= kMostForBins && options_.error == wire::ErrorMetric::kNorm && !Timed();
+  auto solved = bins ? SolveByBins(problem.knapsack) : Solve(problem.knapsack);
+  if (!solved.ok()) return solved.status();
+  outcome->lower_bound = solved->lower_bound;
+  outcome->way = solved->way;
+  return std::move(solved->choice);
+}
+
+double AdaptivePolicy::TotalBytes(const Problem& problem, const std::vector<uint32_t>& choice) const {
+  double bytes = 0;
+  for (size_t i = 0; i < problem.layers.size(); ++i) {
+    const size_t t = problem.layers[i];
+    if (problem.free[t]) bytes += candidates_[t].all[choice[i]].bytes;
+  }
+  return bytes;
+}
+
+std::string AdaptivePolicy::Text(const KnapsackAnswer& answer, double bytes) const {
+  return Timed() ? absl::StrFormat("done after %.4g ms, %.4g bytes a step", answer.finish, bytes)
+                 : absl::StrFormat("%.4g bytes a step", bytes);
+}
+
+absl::StatusOr<AdaptiveOutcome> AdaptivePolicy::Step(absl::Span<const TensorStatistics> statistics) {
+  if (absl::Status status = Check(statistics); !status.ok()) return status;
+  const Problem problem = ProblemOf(statistics);
+  const KnapsackAnswer present = Evaluate(problem.knapsack, problem.now);
+  const KnapsackAnswer uniform = Evaluate(problem.knapsack, problem.knapsack.fallback);
   AdaptiveOutcome outcome;
-  outcome.budget = problem.budget;
-  std::vector<uint32_t> wanted = problem.fallback;
-  const auto value = [this](const KnapsackAnswer& answer) { return Timed() ? answer.finish : answer.size; };
-  const bool over = present.error > problem.budget;
-  if (options_.name != wire::PolicyName::kAccordion && count > 0) {
-    // With alpha below 1 there may be no choice at all but dense, which there always is.
-    const absl::StatusOr<double> bound = LowerBound(problem);
-    if (!bound.ok()) return bound.status();
-    outcome.lower_bound = *bound;
-    outcome.way = KnapsackWay::kHull;
-    // Where nothing within the budget could gain enough, nothing is looked for: it takes a hundred times as
-    // long.
-    if (!over && *bound >= (1 - options_.gain) * value(present)) {
-      wanted = now;
-    } else {
-      const bool bins = count <= kMostForBins && options_.error == wire::ErrorMetric::kNorm && !Timed();
-      auto solved = bins ? SolveByBins(problem) : Solve(problem);
-      if (!solved.ok()) return solved.status();
-      wanted = solved->choice;
-      outcome.lower_bound = solved->lower_bound;
-      outcome.way = solved->way;
-    }
-  }
-  const KnapsackAnswer next = Evaluate(problem, wanted);
+  const auto wanted = Choose(problem, present, &outcome);
+  if (!wanted.ok()) return wanted.status();
+  const KnapsackAnswer next = Evaluate(problem.knapsack, *wanted);
+
   const bool blind = uniform.error == 0;  // no gradient
-  const bool gains = value(next) < (1 - options_.gain) * value(present);
-  const bool moves =
-      wanted != now && !blind && (options_.name == wire::PolicyName::kAccordion || over || gains);
-  const KnapsackAnswer& taken = moves ? next : present;
-  outcome.changed = moves;
+  const bool over = present.error > problem.knapsack.budget;
+  const bool gains = ValueOf(next) < (1 - options_.gain) * ValueOf(present);
+  outcome.changed =
+      *wanted != problem.now && !blind && (options_.name == wire::PolicyName::kAccordion || over || gains);
+  const KnapsackAnswer& taken = outcome.changed ? next : present;
+  const double present_bytes = TotalBytes(problem, problem.now);
+  const double next_bytes = TotalBytes(problem, *wanted);
+  outcome.bytes = outcome.changed ? next_bytes : present_bytes;
+  for (const size_t t : problem.layers)
+    outcome.uniform_bytes += problem.free[t] ? candidates_[t].all[candidates_[t].uniform].bytes : 0;
   outcome.error = taken.error;
-  std::vector<size_t> choice = choice_;
-  double present_bytes = 0;
-  double next_bytes = 0;
-  for (size_t i = 0; i < layers.size(); ++i) {
-    const size_t t = layers[i];
-    if (!free[t]) continue;
-    const std::vector<Candidate>& all = candidates_[t].all;
-    present_bytes += all[now[i]].bytes;
-    next_bytes += all[wanted[i]].bytes;
-    outcome.uniform_bytes += all[candidates_[t].uniform].bytes;
-    if (moves) choice[t] = wanted[i];
-  }
-  outcome.bytes = moves ? next_bytes : present_bytes;
+  outcome.budget = problem.knapsack.budget;
   if (Timed()) {
     outcome.finish_ms = taken.finish;
     outcome.uniform_finish_ms = uniform.finish;
   }
-  const auto step = [&](double bytes, const KnapsackAnswer& answer) {
-    const std::string sent = absl::StrFormat("%.4g bytes a step", bytes);
-    return Timed() ? absl::StrFormat("done after %.4g ms, %s", answer.finish, sent) : sent;
-  };
-  if (moves) {
+  if (outcome.changed) {
     outcome.why = absl::StrFormat(
-        "%s: %s in place of %s, error %.3g of %.3g", Name(options_.name), step(next_bytes, next),
-        Timed() ? step(present_bytes, present) : absl::StrFormat("%.4g", present_bytes), next.error,
-        problem.budget);
+        "%s: %s in place of %s, error %.3g of %.3g", Name(options_.name), Text(next, next_bytes),
+        Timed() ? Text(present, present_bytes) : absl::StrFormat("%.4g", present_bytes), next.error,
+        outcome.budget);
   } else if (blind) {
     outcome.why = "no gradient to decide from";
   } else {
     outcome.why =
         absl::StrFormat("%s would gain less than %.3g %% (%s, %s now)", Name(options_.name),
-                        100 * options_.gain, step(next_bytes, next),
-                        Timed() ? step(present_bytes, present) : absl::StrFormat("%.4g", present_bytes));
+                        100 * options_.gain, Text(next, next_bytes),
+                        Timed() ? Text(present, present_bytes) : absl::StrFormat("%.4g", present_bytes));
   }
-  if (outcome.changed) Adopt(statistics, choice, outcome);
+  if (outcome.changed) {
+    std::vector<size_t> choice = choice_;
+    for (size_t i = 0; i < problem.layers.size(); ++i) {
+      const size_t t = problem.layers[i];
+      if (problem.free[t]) choice[t] = (*wanted)[i];
+    }
+    Adopt(statistics, choice, outcome);
+  }
   return outcome;
 }
 

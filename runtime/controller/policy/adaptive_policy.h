@@ -98,9 +98,23 @@ class AdaptivePolicy {
   absl::Status Check(absl::Span<const TensorStatistics> statistics) const;
   double ErrorOf(const TensorStatistics& statistics, size_t candidate) const;
   std::vector<size_t> AccordionChoice(absl::Span<const TensorStatistics> statistics);
-  // The choice among candidates of `layers`; those that are not free have one, the row in force.
-  Knapsack ProblemOf(absl::Span<const TensorStatistics> statistics, const std::vector<size_t>& reference,
-                     const std::vector<size_t>& layers, const std::vector<bool>& free) const;
+  // What is to be decided from one step's statistics.
+  struct Problem {
+    std::vector<bool> free;      // by tensor: it may change
+    std::vector<size_t> layers;  // tensors that count, in the order of exchange if time does
+    Knapsack knapsack;           // by layer; one that is not free has one candidate, its row in force
+    std::vector<uint32_t> now;   // the choice in force, by layer
+    size_t count = 0;            // layers that are free
+  };
+  Problem ProblemOf(absl::Span<const TensorStatistics> statistics);
+  Knapsack KnapsackOf(absl::Span<const TensorStatistics> statistics, const std::vector<size_t>& reference,
+                      const Problem& of) const;
+  // The choice that the policy would have, by layer; that in force where looking for another cannot pay.
+  absl::StatusOr<std::vector<uint32_t>> Choose(const Problem& problem, const KnapsackAnswer& present,
+                                               AdaptiveOutcome* outcome) const;
+  double TotalBytes(const Problem& problem, const std::vector<uint32_t>& choice) const;
+  std::string Text(const KnapsackAnswer& answer, double bytes) const;
+  double ValueOf(const KnapsackAnswer& answer) const { return Timed() ? answer.finish : answer.size; }
   bool Timed() const { return options_.objective == wire::Objective::kTime; }
   void Adopt(absl::Span<const TensorStatistics> statistics, const std::vector<size_t>& choice,
              const AdaptiveOutcome& outcome);

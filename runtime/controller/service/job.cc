@@ -236,8 +236,15 @@ absl::Status Job::SaveTaken(const v1::ReportStepRequest& report) {
   plan.set_version(report.version());
   plan.set_step(report.since());
   plan.set_taken(true);
-  if (plan.outcome().why().empty()) plan.mutable_outcome()->set_why(report.why());
-  // What the job says is what counts.
+  // What the job says is what counts. Where these are other settings, an older order of this version has come
+  // through after all, and the figures are not its own.
+  bool as_offered = plan.rows_size() == report.tensors_size();
+  for (int t = 0; as_offered && t < plan.rows_size(); ++t)
+    as_offered = plan.rows(t).setting() == report.tensors(t).setting();
+  if (!as_offered) {
+    plan.clear_outcome();
+    plan.mutable_outcome()->set_why(report.why());
+  }
   plan.clear_rows();
   for (int t = 0; t < report.tensors_size(); ++t) {
     v1::PlanRow& row = *plan.add_rows();

@@ -1,11 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/controller/service/server.h"
 
-#include <cerrno>
 #include <chrono>
-#include <cstring>
-#include <fstream>
-#include <sstream>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -15,6 +11,7 @@
 #include "grpcpp/health_check_service_interface.h"
 #include "grpcpp/resource_quota.h"
 #include "grpcpp/server_builder.h"
+#include "proto/wire/text_file.h"
 
 namespace terse::controller {
 namespace {
@@ -27,15 +24,6 @@ int64_t MachineNow() {
   return std::chrono::duration_cast<std::chrono::microseconds>(
              std::chrono::system_clock::now().time_since_epoch())
       .count();
-}
-
-absl::StatusOr<std::string> ReadFile(const char* what, const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::ostringstream text;
-  if (file) text << file.rdbuf();
-  if (!file)
-    return absl::NotFoundError(absl::StrCat(what, ": cannot read ", path, ": ", std::strerror(errno)));
-  return text.str();
 }
 
 // Whether nobody outside of this machine can reach the address.
@@ -61,16 +49,16 @@ absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> CredentialsOf(const Ser
   }
   if (options.certificate.empty() || options.key.empty())
     return absl::InvalidArgumentError("--tls-cert and --tls-key go together");
-  const absl::StatusOr<std::string> certificate = ReadFile("--tls-cert", options.certificate);
+  const absl::StatusOr<std::string> certificate = wire::ReadTextFile("--tls-cert", options.certificate);
   if (!certificate.ok()) return certificate.status();
-  const absl::StatusOr<std::string> key = ReadFile("--tls-key", options.key);
+  const absl::StatusOr<std::string> key = wire::ReadTextFile("--tls-key", options.key);
   if (!key.ok()) return key.status();
   grpc::SslServerCredentialsOptions ssl(options.clients.empty()
                                             ? GRPC_SSL_DONT_REQUEST_CLIENT_CERTIFICATE
                                             : GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY);
   ssl.pem_key_cert_pairs.push_back({*key, *certificate});
   if (!options.clients.empty()) {
-    absl::StatusOr<std::string> clients = ReadFile("--tls-clients", options.clients);
+    absl::StatusOr<std::string> clients = wire::ReadTextFile("--tls-clients", options.clients);
     if (!clients.ok()) return clients.status();
     ssl.pem_root_certs = *std::move(clients);
   }

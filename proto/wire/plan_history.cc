@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "runtime/controller/policy/plan_history.h"
+#include "proto/wire/plan_history.h"
 
 #include <charconv>
 #include <optional>
@@ -9,7 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "proto/wire/text.h"
 
-namespace terse::policy {
+namespace terse::wire {
 namespace {
 
 // Takes the number at the front of `text`, and the blank behind it if there is one.
@@ -39,7 +39,7 @@ absl::StatusOr<std::map<uint64_t, PastPlan>> ParsePlanHistory(std::string_view t
   };
   if (text.substr(0, kPlanHistoryHead.size()) != kPlanHistoryHead) {
     return refuse("no history of plans begins so; its first line is '",
-                  wire::View(kPlanHistoryHead.substr(0, kPlanHistoryHead.size() - 1)), "'");
+                  View(kPlanHistoryHead.substr(0, kPlanHistoryHead.size() - 1)), "'");
   }
   text.remove_prefix(kPlanHistoryHead.size());
   std::map<uint64_t, PastPlan> plans;
@@ -78,4 +78,4 @@ absl::StatusOr<std::map<uint64_t, PastPlan>> ParsePlanHistory(std::string_view t
   return plans;
 }
 
-}  // namespace terse::policy
+}  // namespace terse::wire

@@ -4,12 +4,13 @@
 // `policy.name: replay` repeats. After the first line, "terse-plans 1", for each plan
 //
 //   plan VERSION STEP        it is in force after so many applied steps
-//   SETTING NAME             of each tensor that it changes (setting.h); the name goes to the end of the line
+//   SETTING NAME             of each tensor that it changes (policy/setting.h); the name goes to the end of
+//   the line
 //
 // A text that ends in the middle of a plan, as one of a job that was killed may, is good without that plan:
 // each plan ends with the line "end".
-#ifndef TERSE_RUNTIME_CONTROLLER_POLICY_PLAN_HISTORY_H_
-#define TERSE_RUNTIME_CONTROLLER_POLICY_PLAN_HISTORY_H_
+#ifndef TERSE_PROTO_WIRE_PLAN_HISTORY_H_
+#define TERSE_PROTO_WIRE_PLAN_HISTORY_H_
 
 #include <cstdint>
 #include <map>
@@ -19,7 +20,7 @@
 
 #include "absl/status/statusor.h"
 
-namespace terse::policy {
+namespace terse::wire {
 
 struct PastPlan {
   uint32_t version = 0;
@@ -42,6 +43,6 @@ std::string PlanHistoryText(const PastPlan& plan);
 // The plans of a whole text, by step. INVALID_ARGUMENT names the line.
 absl::StatusOr<std::map<uint64_t, PastPlan>> ParsePlanHistory(std::string_view text);
 
-}  // namespace terse::policy
+}  // namespace terse::wire
 
-#endif  // TERSE_RUNTIME_CONTROLLER_POLICY_PLAN_HISTORY_H_
+#endif  // TERSE_PROTO_WIRE_PLAN_HISTORY_H_
