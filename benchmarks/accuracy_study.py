@@ -5,7 +5,8 @@
 One run says nothing: over seeds a dense run's accuracy has a standard deviation of about 0.2 points. So each
 method's loss is taken seed by seed against the dense run of the same seed and optimizer, and what is reported is
 the mean loss, its standard error and the one-sided 95 % bound (Student's t): the loss is below the bound with
-95 % confidence. With --limit it fails when a bound is above it.
+95 % confidence. With --limit it fails when a bound is above it. A policy's loss (lgreco_...) is taken against the
+uniform setting that it starts from, besides.
 
 Runs that are finished are not repeated, so it can be stopped and started again.
 """
@@ -37,16 +38,22 @@ def averaged(compressor, options="", against=""):
     return Setting("", "", f"method: allreduce\ncompressor: {compressor}\n{options}", against)
 
 
+def decided(compressor, against, options="", policy="name: lgreco"):
+    """The same, but for a policy that decides anew while it trains, against the uniform setting."""
+    return averaged(compressor, f"{options}policy: {{{{{policy}}}}}\n", against)
+
+
 DENSE = "method: allreduce\ncompressor: none\n"
 ADAM = "method: onebit_adam\ncompressor: onebit\nadam: {{freeze: {early}}}\n"
 # For a freeze long before 1 / (1 - beta2) steps, where the variance is still far too small.
 ADAM_CORRECTED = "method: onebit_adam\ncompressor: onebit\nadam: {{freeze: {early}, bias_correction: true}}\n"
 BLOCKS = "onebit: {{scale: l1, block: 1024}}\n"
+TOPK_WARMUP = "topk: {{density: 0.01, warmup_density: [1.0, 0.25, 0.0625, 0.03], warmup_steps: {early}}}\n"
+FAMILIES = "name: lgreco, families: [quantize, topk, powersgd]"
 SETTINGS = {
     "sgd": Setting("sgd", "sgd", DENSE),
     "adam": Setting("adam", "adam", DENSE),
-    "topk": averaged("topk", "topk: {{density: 0.01, warmup_density: [1.0, 0.25, 0.0625, 0.03], "
-                             "warmup_steps: {early}}}\n"),
+    "topk": averaged("topk", TOPK_WARMUP),
     "topk_sparse": averaged("topk", "topk: {{density: 0.01, warmup_density: [1.0, 0.25, 0.0625, 0.03], "
                                     "warmup_steps: {early}, exchange: sparse_reduce}}\n", against="topk"),
     "quantize2": averaged("quantize", "quantize: {{bits: 2}}\n"),
@@ -61,6 +68,11 @@ SETTINGS = {
     "onebit_adam_l1": Setting("adam", "onebit_adam", ADAM + BLOCKS),
     "onebit_adam_bc": Setting("adam", "onebit_adam", ADAM_CORRECTED),
     "onebit_adam_l1_bc": Setting("adam", "onebit_adam", ADAM_CORRECTED + BLOCKS),
+    "lgreco_quantize": decided("quantize", "quantize4"),
+    "lgreco_topk": decided("topk", "topk", TOPK_WARMUP),
+    "lgreco_powersgd": decided("powersgd", "powersgd4", "powersgd: {{rank: 4}}\n"),
+    "lgreco_mixed": decided("quantize", "quantize4", policy=FAMILIES),
+    "lgreco_topk_mixed": decided("topk", "topk", TOPK_WARMUP, policy=FAMILIES),
 }
 
 
@@ -77,9 +89,9 @@ class Network(NamedTuple):
 
 NETWORKS = {
     "lenet": Network("fashion_mnist", ("--network", "lenet", "--evaluations", "1"), 2340, 468, "sgd", 4,
-                     "LeNet (61,706 parameters) on Fashion-MNIST, 32 images per rank, 5 epochs"),
+                     "LeNet (61,706 parameters) on Fashion-MNIST, 32 images per rank"),
     "cnn": Network("fashion_mnist", ("--network", "cnn", "--evaluations", "1"), 1872, 374, "sgd", 4,
-                   "The larger network (670,122 parameters) on Fashion-MNIST, 32 images per rank, 4 epochs"),
+                   "The larger network (670,122 parameters) on Fashion-MNIST, 32 images per rank"),
     "char_lm": Network("char_lm", ("--batch", "8"), 600, 120, "adam", 2,
                        "The character model on /usr/share/common-licenses, 8 sequences per rank"),
 }
@@ -100,11 +112,15 @@ def command_of(network, setting, config_file, arguments):
     return [*command, "--learning-rate", CHAR_LM_RATES[SETTINGS[setting].optimizer or chosen.optimizer]]
 
 
+# The ranks share a host, where dense is faster; this is about what compression does to a training.
+COMPRESSED = "dense_when_faster: false\n"
+
+
 def config_of(network, setting):
     """The Terse configuration of a setting."""
     if network == "char_lm" and setting == "sgd":
-        return CHAR_LM_SGD
-    return SETTINGS[setting].config.format(early=NETWORKS[network].early)
+        return COMPRESSED + CHAR_LM_SGD
+    return COMPRESSED + SETTINGS[setting].config.format(early=NETWORKS[network].early)
 
 
 def agree(result):
@@ -142,6 +158,10 @@ def bound(losses):
     return mean, error, mean + T_95[n - 2] * error
 
 
+def is_policy(setting):
+    return setting.startswith("lgreco")
+
+
 def mean_of(results, key):
     return sum(result[key] for result in results) / len(results)
 
@@ -163,22 +183,27 @@ def markdown(network, results, seeds, arguments):
                      + f" | {mean_of(runs, 'test_accuracy'):.2f} | {mean_of(runs, key):.4f}"
                      + f" | {mean_of(runs, 'ratio_compressed_tensors'):.1f}"
                      + f" | {mean_of(runs, 'ratio_whole_model'):.1f} |")
-    lines += ["", "Against the dense run of the same seed and optimizer, or the run that differs in the exchange alone: loss "
-              f"of accuracy in points, and rise of the {unit}, each as mean ± standard error:", "",
-              f"| setting | against | loss of accuracy | 95 % bound | rise of the {unit} |", "|---|---|---|---|---|"]
+    lines += ["", "Against the dense run of the same seed and optimizer, or the run that differs in the exchange or the "
+              f"policy alone: loss of accuracy in points, and rise of the {unit}, each as mean ± standard error; and how "
+              "many times fewer bytes:", "",
+              f"| setting | against | loss of accuracy | 95 % bound | rise of the {unit} | fewer bytes |",
+              "|---|---|---|---|---|---|"]
     highest = -math.inf
     for setting in arguments.settings:
         dense = SETTINGS[setting].optimizer or chosen.optimizer
         for other in (dense, SETTINGS[setting].against):
-            if other in ("", setting):
+            if other == setting or other not in arguments.settings:
                 continue
             mean, error, limit = bound([results[other, seed]["test_accuracy"] - results[setting, seed]["test_accuracy"]
                                         for seed in seeds])
             rise, rise_error, _ = bound([results[setting, seed][key] - results[other, seed][key] for seed in seeds])
-            if other == dense:
+            # What differs in the exchange alone is for comparison; a policy is held against its uniform setting.
+            if other == dense or is_policy(setting):
                 highest = max(highest, limit)
+            fewer = (mean_of([results[other, seed] for seed in seeds], "bytes_sent_per_step")
+                     / mean_of([results[setting, seed] for seed in seeds], "bytes_sent_per_step"))
             lines.append(f"| `{setting}` | `{other}` | {mean:+.2f} ± {error:.2f} | {limit:+.2f} "
-                         f"| {rise:+.4f} ± {rise_error:.4f} |")
+                         f"| {rise:+.4f} ± {rise_error:.4f} | {fewer:.2f} |")
     return "\n".join(lines) + "\n", highest
 
 
@@ -190,23 +215,34 @@ def main(argv):
                         help="where the runs' results are kept (default: results/accuracy_study)")
     parser.add_argument("--network", choices=NETWORKS, default="lenet", help="what to train (default: lenet)")
     parser.add_argument("--settings", metavar="A,B",
-                        help=f"which of {', '.join(SETTINGS)}, beside the dense ones (default: all but sparse "
-                        "reduce, those with bias correction for char_lm alone)")
+                        help=f"which of {', '.join(SETTINGS)}, beside those they are compared with (default: all but "
+                        "sparse reduce and policies, those with bias correction for char_lm alone)")
+    parser.add_argument("--no-dense", action="store_true", help="leave the dense runs out")
+    parser.add_argument("--steps", type=int, metavar="N",
+                        help="of each training, instead of the network's own; warm-ups are shortened alike")
     parser.add_argument("--seeds", type=int, default=8, metavar="N", help="seeds 1 to N (default: 8)")
     parser.add_argument("--limit", type=float, default=math.inf, metavar="POINTS",
                         help="the highest bound that passes (default: none)")
     arguments = parser.parse_args(argv)
     if not 2 <= arguments.seeds <= len(T_95) + 1:
         parser.error(f"--seeds is 2 to {len(T_95) + 1}")
-    every = [name for name in SETTINGS if not name.endswith("_sparse")
+    every = [name for name in SETTINGS if not name.endswith("_sparse") and not is_policy(name)
              and (arguments.network == "char_lm" or not name.endswith("_bc"))]
     wanted = arguments.settings.split(",") if arguments.settings else every
     for setting in wanted:
         if setting not in SETTINGS:
             parser.error(f"no setting is called {setting}; there are {', '.join(SETTINGS)}")
     chosen = NETWORKS[arguments.network]
+    if arguments.steps is not None:
+        if not 10 <= arguments.steps <= 1000000:
+            parser.error("--steps is 10 to 1000000")
+        arguments.output /= f"{arguments.steps}_steps"
+        chosen = chosen._replace(steps=arguments.steps, early=chosen.early * arguments.steps // chosen.steps)
+        NETWORKS[arguments.network] = chosen
     wanted = {setting for name in wanted
               for setting in (name, SETTINGS[name].against, SETTINGS[name].optimizer or chosen.optimizer)}
+    if arguments.no_dense:
+        wanted -= {"sgd", "adam"}
     arguments.settings = [setting for setting in SETTINGS if setting in wanted]
     program = arguments.build / "bin" / chosen.program
     if not program.exists():

@@ -66,6 +66,7 @@ void AddOptions(CLI::App* app, Arguments* arguments) {
   app->add_option("--json", arguments->json_file, "file to write the results to");
   app->add_option("--progress", training.progress, "auto, bar, lines or none (mpirun hides the terminal)")
       ->transform(CLI::CheckedTransformer(styles));
+  AddRecordOptions(app, &training.record);
   app->add_flag("--quiet", arguments->quiet, "no progress and no summary");
 }
 

@@ -94,6 +94,8 @@ TrainingResult Train(const TrainingOptions& options, const Run& run, const Fashi
   TorchParameters parameters(*network);
   parameters.BroadcastFromRoot(session);
 
+  GradientRecorder recorder(options.record, options.steps, session.rank(), parameters.descriptions());
+
   Group group = session.OpenGroup(run.config);
   const std::unique_ptr<JobOptimizer> optimizer =
       MakeJobOptimizer(run.rule, &group, parameters.descriptions());
@@ -120,6 +122,7 @@ TrainingResult Train(const TrainingOptions& options, const Run& run, const Fashi
     parameters.ClearGradients();
     const torch::Tensor loss = torch::cross_entropy_loss(network->forward(batch.images), batch.labels);
     loss.backward();
+    if (recorder.Wants(step)) recorder.Add(parameters.Gradients());
     optimizer->Step(parameters.Gradients(), parameters.Values(),
                     LearningRate(run.learning_rate, step, options.steps));
     training_time += Clock::now() - step_begin;

@@ -10,6 +10,7 @@
 
 #include "examples/02_fashion_mnist/dataset.h"
 #include "examples/02_fashion_mnist/runs.h"
+#include "examples/common/gradient_recorder.h"
 #include "examples/common/mpi_session.h"
 #include "examples/common/progress.h"
 #include "examples/common/traffic.h"
@@ -23,6 +24,7 @@ struct TrainingOptions {
   uint64_t seed = 1;        // of the initial weights and of the order of the data
   int64_t evaluations = 6;  // on the test set, evenly spread; the last is at the end
   ProgressStyle progress = ProgressStyle::kAuto;
+  RecordOptions record;
 };
 
 struct CurvePoint {

@@ -19,6 +19,7 @@
 #include "examples/03_char_lm/model.h"
 #include "examples/03_char_lm/text.h"
 #include "examples/common/files.h"
+#include "examples/common/gradient_recorder.h"
 #include "examples/common/mpi_session.h"
 #include "examples/common/progress.h"
 #include "examples/common/torch_parameters.h"
@@ -32,6 +33,7 @@ struct Arguments {
   std::string config_file;
   std::string json_file;
   ModelShape shape;
+  RecordOptions record;
   int64_t steps = 600;
   int64_t batch = 16;
   uint64_t seed = 1;
@@ -52,11 +54,19 @@ void AddOptions(CLI::App* app, Arguments* arguments) {
   app->add_option("--batch", arguments->batch, "sequences per rank and step")
       ->check(CLI::Range(1, 4096))
       ->capture_default_str();
+  app->add_option("--blocks", arguments->shape.blocks, "blocks of the transformer")
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
+  app->add_option("--width", arguments->shape.width,
+                  "elements of a symbol's vector; a multiple of 4, the heads")
+      ->check(CLI::Range(4, 65536))
+      ->capture_default_str();
   app->add_option("--seed", arguments->seed, "of the initial weights and of the data's order")
       ->capture_default_str();
   app->add_option("--learning-rate", arguments->learning_rate, "peak, instead of the method's own")
       ->check(CLI::PositiveNumber);
   app->add_option("--json", arguments->json_file, "file to write the results to");
+  AddRecordOptions(app, &arguments->record);
   app->add_flag("--quiet", arguments->quiet, "no progress");
 }
 
@@ -187,6 +197,10 @@ TestResult Test(CharModel* model, const Text& text, int64_t context, const MpiSe
 }
 
 int Main(Arguments arguments, const MpiSession& session) {
+  if (arguments.shape.width % arguments.shape.heads != 0) {
+    throw std::runtime_error("--width " + std::to_string(arguments.shape.width) + " is no multiple of " +
+                             std::to_string(arguments.shape.heads) + ", the number of heads");
+  }
   UseOneThread();
   torch::manual_seed(arguments.seed);
   const int64_t context = arguments.shape.context;
@@ -195,6 +209,8 @@ int Main(Arguments arguments, const MpiSession& session) {
   const auto model = std::make_shared<CharModel>(arguments.shape);
   TorchParameters parameters(*model);
   parameters.BroadcastFromRoot(session);
+
+  GradientRecorder recorder(arguments.record, arguments.steps, session.rank(), parameters.descriptions());
 
   const std::string config = arguments.config_file.empty() ? "" : ReadTextFile(arguments.config_file);
   Group group = session.OpenGroup(config);
@@ -223,6 +239,7 @@ int Main(Arguments arguments, const MpiSession& session) {
     parameters.ClearGradients();
     const torch::Tensor loss = Predict(model.get(), Sequences(text.train, starts, context)).Loss();
     loss.backward();
+    if (recorder.Wants(step)) recorder.Add(parameters.Gradients());
     updater.Apply(exchange.Wait(), Schedule(step, arguments.steps));
     group.Step();
 
