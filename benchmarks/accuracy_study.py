@@ -166,6 +166,30 @@ def mean_of(results, key):
     return sum(result[key] for result in results) / len(results)
 
 
+def decisions(results, seeds, arguments):
+    """A table of what policies decided in the second half of their trainings, and what that took."""
+    policies = [setting for setting in arguments.settings if is_policy(setting)]
+    if not policies:
+        return []
+    lines = ["", "What the policies decided, means over the decisions of the second half of each training: bytes that a rank "
+             "sends in a step for tensors that are compressed, beside the uniform setting's and the Lagrangian's lower bound; "
+             "and rank 0's time for error tables and decisions, as a part of the whole training's:", "",
+             "| setting | uniform bytes | bytes | times fewer | lower bound | at most | plans | measuring | deciding |",
+             "|---|---|---|---|---|---|---|---|---|"]
+    for setting in policies:
+        runs = [results[setting, seed] for seed in seeds]
+        events = [event for run in runs for event in run["policy"]["events"] if 2 * event["step"] > run["steps"]]
+        mean = {key: mean_of(events, key) for key in ("uniform_bytes", "bytes", "lower_bound")}
+        plans = sum(run["policy"]["plans"] for run in runs) / len(runs)
+        part = {key: 100 * sum(run["policy"][key] for run in runs) / sum(run["step_ms"] * run["steps"] for run in runs)
+                for key in ("measure_ms", "decide_ms")}
+        lines.append(f"| `{setting}` | {mean['uniform_bytes']:,.0f} | {mean['bytes']:,.0f} "
+                     f"| {mean['uniform_bytes'] / mean['bytes']:.2f} | {mean['lower_bound']:,.0f} "
+                     f"| {mean['uniform_bytes'] / mean['lower_bound']:.2f} | {plans:.1f} "
+                     f"| {part['measure_ms']:.2f} % | {part['decide_ms']:.2f} % |")
+    return lines
+
+
 def markdown(network, results, seeds, arguments):
     """The tables of one network, and its highest bound."""
     chosen = NETWORKS[network]
@@ -204,6 +228,7 @@ def markdown(network, results, seeds, arguments):
                      / mean_of([results[setting, seed] for seed in seeds], "bytes_sent_per_step"))
             lines.append(f"| `{setting}` | `{other}` | {mean:+.2f} ± {error:.2f} | {limit:+.2f} "
                          f"| {rise:+.4f} ± {rise_error:.4f} | {fewer:.2f} |")
+    lines += decisions(results, seeds, arguments)
     return "\n".join(lines) + "\n", highest
 
 
@@ -220,6 +245,7 @@ def main(argv):
     parser.add_argument("--no-dense", action="store_true", help="leave the dense runs out")
     parser.add_argument("--steps", type=int, metavar="N",
                         help="of each training, instead of the network's own; warm-ups are shortened alike")
+    parser.add_argument("--ranks", type=int, metavar="N", help="of each training, instead of the network's own")
     parser.add_argument("--seeds", type=int, default=8, metavar="N", help="seeds 1 to N (default: 8)")
     parser.add_argument("--limit", type=float, default=math.inf, metavar="POINTS",
                         help="the highest bound that passes (default: none)")
@@ -236,8 +262,13 @@ def main(argv):
     if arguments.steps is not None:
         if not 10 <= arguments.steps <= 1000000:
             parser.error("--steps is 10 to 1000000")
-        arguments.output /= f"{arguments.steps}_steps"
         chosen = chosen._replace(steps=arguments.steps, early=chosen.early * arguments.steps // chosen.steps)
+    if arguments.ranks is not None:
+        if not 2 <= arguments.ranks <= 64:
+            parser.error("--ranks is 2 to 64")
+        chosen = chosen._replace(ranks=arguments.ranks)
+    if chosen != NETWORKS[arguments.network]:
+        arguments.output /= f"{chosen.ranks}_ranks_{chosen.steps}_steps"
         NETWORKS[arguments.network] = chosen
     wanted = {setting for name in wanted
               for setting in (name, SETTINGS[name].against, SETTINGS[name].optimizer or chosen.optimizer)}

@@ -126,6 +126,7 @@ nlohmann::json ResultJson(const Arguments& arguments, const Run& run, const Trai
   json["after_warmup"]["from_step"] = warmup;
   json["curve"] = CurveJson(result.curve);
   json["tensors"] = group.at("tensors");
+  if (group.contains("policy")) json["policy"] = group.at("policy");
   return json;
 }
 

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <memory>
@@ -232,6 +233,7 @@ int Main(Arguments arguments, const MpiSession& session) {
   std::mt19937_64 random(seeds);
   const int64_t starts_count = static_cast<int64_t>(text.train.size()) - context;
   const int64_t steps_per_report = std::max<int64_t>(1, arguments.steps / 20);
+  const auto begin = std::chrono::steady_clock::now();
   for (int64_t step = 0; step < arguments.steps; ++step) {
     std::vector<int64_t> starts(arguments.batch);
     for (int64_t& start : starts) start = static_cast<int64_t>(random() % starts_count);
@@ -257,30 +259,37 @@ int Main(Arguments arguments, const MpiSession& session) {
     progress.Show(step + 1, details.data());
   }
 
+  const double step_ms =
+      std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin).count() /
+      static_cast<double>(arguments.steps);
   const TestResult test = Test(model.get(), text, context, session);
   const Traffic traffic = MeasureTraffic(group, session);
   const std::vector<uint64_t> hashes = session.Gather(parameters.Hash());
+  const nlohmann::json report = nlohmann::json::parse(group.Report());
   group.Close();
   const bool equal = std::all_of(hashes.begin(), hashes.end(), [&](uint64_t h) { return h == hashes[0]; });
   if (session.is_root()) {
     const auto steps = static_cast<double>(arguments.steps);
     if (!arguments.json_file.empty()) {
-      WriteJson(arguments.json_file, {{"method", method},
-                                      {"compressor", compressor},
-                                      {"config", config},
-                                      {"parameters", parameters.elements()},
-                                      {"ranks", session.size()},
-                                      {"batch_per_rank", arguments.batch},
-                                      {"seed", arguments.seed},
-                                      {"steps", arguments.steps},
-                                      {"learning_rate", updater.learning_rate()},
-                                      {"bits_per_character", test.bits},
-                                      {"test_loss", test.bits * std::numbers::ln2},
-                                      {"test_accuracy", test.accuracy},
-                                      {"bytes_sent_per_step", traffic.bytes_sent / steps},
-                                      {"ratio_compressed_tensors", traffic.RatioCompressedTensors()},
-                                      {"ratio_whole_model", traffic.RatioWholeModel()},
-                                      {"ranks_agree", equal}});
+      nlohmann::json result = {{"method", method},
+                               {"compressor", compressor},
+                               {"config", config},
+                               {"parameters", parameters.elements()},
+                               {"ranks", session.size()},
+                               {"batch_per_rank", arguments.batch},
+                               {"seed", arguments.seed},
+                               {"steps", arguments.steps},
+                               {"learning_rate", updater.learning_rate()},
+                               {"step_ms", step_ms},
+                               {"bits_per_character", test.bits},
+                               {"test_loss", test.bits * std::numbers::ln2},
+                               {"test_accuracy", test.accuracy},
+                               {"bytes_sent_per_step", traffic.bytes_sent / steps},
+                               {"ratio_compressed_tensors", traffic.RatioCompressedTensors()},
+                               {"ratio_whole_model", traffic.RatioWholeModel()},
+                               {"ranks_agree", equal}};
+      if (report.contains("policy")) result["policy"] = report.at("policy");
+      WriteJson(arguments.json_file, result);
     }
     std::printf(
         "char_lm: %.3f bits per character on the test text, %.2f %% of its characters right; each rank sent "

@@ -51,8 +51,8 @@ void AddWarmUp(const std::vector<ConfigLine>& config, JobVariables* variables) {
   if (FindLine(config, "dgc.warmup_steps").origin != "default") return;
   variables->emplace_back(EnvironmentName("dgc.warmup_steps"), "64");
   if (FindLine(config, "dgc.warmup_density").origin == "default") {
-    // The first stage is momentum SGD.
-    variables->emplace_back(EnvironmentName("dgc.warmup_density"), "1,0.0156,0.0078,0.004");
+    // Its stages are sparse all along: a dense one would cost what the method is to save.
+    variables->emplace_back(EnvironmentName("dgc.warmup_density"), "0.0625,0.0156,0.0078,0.004");
   }
 }
 

@@ -68,6 +68,13 @@ def main() -> None:
         result = terse("run", "--method", "onebit_adam", "--dgc-job-momentum", "0.9", *job)
         require(result.returncode == 4 and "method is onebit_adam" in result.stderr, result.stderr)
 
+        # DGC begins with more than it ends with, unless somebody has said how.
+        warmup = [*job[:-1], "sh", "-c", 'echo "warmup $TERSE_DGC_WARMUP_STEPS $TERSE_DGC_WARMUP_DENSITY"']
+        for flags, words in ([], "warmup 64 0.0625,"), (["--dgc-warmup-steps", "0"], "warmup 0 \n"), (
+            ["--dgc-warmup-density", "0.5"], "warmup 64 [0.5]\n"):
+            result = terse("run", "--method", "dgc", "--dgc-job-momentum", "0.9", *flags, *warmup)
+            require(result.stdout.count(words) == 2, (flags, result))
+
         # The observing commands observe, whatever is configured.
         result = terse("advise", "--config", str(config), "--report", str(report), *job, TERSE_COMPRESSOR="onebit")
         require(result.returncode == 0 and "compressed_calls" not in world(report), result.stderr)
