@@ -4,8 +4,11 @@
 // jobs.
 #include "compressors/methods/job_momentum.h"
 
+#include <bit>
 #include <cmath>
+#include <cstdint>
 #include <limits>
+#include <random>
 #include <vector>
 
 #include "gmock/gmock.h"
@@ -123,6 +126,94 @@ TEST(JobMomentum, AResultBeyondFloatLeavesTheBuffer) {
   EXPECT_TRUE(std::isinf(d[0]));
   job.Resolve(1.0, &v);
   EXPECT_THAT(BufferOf(&job), ElementsAre(3e38f));
+}
+
+// The plain form as it is written above, element by element.
+struct PlainModel {
+  float m;
+  Vector b;
+  Vector next;
+
+  Vector Turn(Vector d) {
+    b.resize(d.size());
+    next.resize(d.size());
+    for (size_t i = 0; i < d.size(); ++i) {
+      const float kept = m * b[i];
+      d[i] -= kept;
+      next[i] = kept + d[i];
+    }
+    return d;
+  }
+  void Resolve(float applied, Vector* v) {
+    if (applied == 1) b = next;
+    if (applied <= 0 || applied == 1) return;
+    v->resize(b.size());
+    for (size_t i = 0; i < b.size(); ++i) {
+      const float kept = m * b[i];
+      (*v)[i] -= (1 - applied) * kept;
+      b[i] = kept + applied * (next[i] - kept);
+    }
+  }
+};
+
+std::vector<uint32_t> Bits(const Vector& values) {
+  std::vector<uint32_t> bits;
+  for (const float x : values) bits.push_back(std::bit_cast<uint32_t>(x));
+  return bits;
+}
+
+// Results of every density in turn, with what steps may end in between: lists and vectors come to the same
+// bits.
+TEST(JobMomentum, SparseResultsGiveTheSameBits) {
+  constexpr size_t kSize = 1000 + 37;
+  std::mt19937 random(5);
+  JobMomentum job(0.75, false, 1.0);
+  PlainModel model{.m = 0.75f, .b = {}, .next = {}};
+  FloatVector v;
+  Vector expected_v;
+  size_t sparse_steps = 0;
+  for (int step = 0; step < 400; ++step) {
+    const size_t count = std::vector<size_t>{0, 1, 5, 8, 9, 40, kSize}[random() % (step % 40 < 20 ? 4 : 7)];
+    sparse_steps += count <= 8 ? 1 : 0;
+    Vector d(kSize);
+    for (size_t i = 0; i < count; ++i) {
+      // Here and there what was there before, which then is in both lists.
+      const size_t at = count == kSize ? i : (i % 2 == 0 ? 13 * i : random() % kSize);
+      d[at] = std::vector<float>{1.5f, -2.25f, 1e-40f, -0.0f, 3e30f}[random() % 5];
+    }
+    const Vector a = model.Turn(d);
+    ASSERT_TRUE(job.Turn(absl::MakeSpan(d)));
+    ASSERT_EQ(Bits(d), Bits(a)) << "step " << step;
+    const float applied = std::vector<float>{1, 1, 1, 1, 0, 0.25f}[random() % 6];
+    job.Resolve(applied, &v);
+    model.Resolve(applied, &expected_v);
+    ASSERT_EQ(Bits({v.begin(), v.end()}), Bits(expected_v)) << "step " << step;
+    if (random() % 16 == 0) {
+      ASSERT_EQ(Bits(BufferOf(&job)), Bits(model.b)) << "step " << step;
+    }
+    if (random() % 32 == 0) {
+      FloatVector u(kSize);
+      FloatVector none;
+      job.PassExact(2, &u, &none);
+      for (float& x : model.b) x *= 0.75f * 0.75f;
+    }
+  }
+  EXPECT_GT(sparse_steps, 200u);
+}
+
+TEST(JobMomentum, ASparseResultBeyondFloatLeavesTheBuffer) {
+  JobMomentum job(0.9, false, 1.0);
+  FloatVector v;
+  Vector d(1000);
+  d[7] = 3e38f;
+  Step(&job, d, 1.0, &v);
+  for (const float bad : {-3e38f, std::numeric_limits<float>::quiet_NaN()}) {
+    Vector next(1000);
+    next[7] = bad;
+    EXPECT_FALSE(job.Turn(absl::MakeSpan(next)));
+    job.Resolve(1.0, &v);
+  }
+  EXPECT_EQ(BufferOf(&job)[7], 3e38f);
 }
 
 }  // namespace
