@@ -112,6 +112,8 @@ def command_of(network, setting, config_file, arguments):
     return [*command, "--learning-rate", CHAR_LM_RATES[SETTINGS[setting].optimizer or chosen.optimizer]]
 
 
+INTERVAL = 100  # policy.interval's default
+
 # The ranks share a host, where dense is faster; this is about what compression does to a training.
 COMPRESSED = "dense_when_faster: false\n"
 
@@ -160,6 +162,19 @@ def bound(losses):
 
 def is_policy(setting):
     return setting.startswith("lgreco")
+
+
+def pairs(settings, network):
+    """What is compared with what: with dense, and with what differs in one thing, where these are among the settings."""
+    return [(setting, other) for setting in settings
+            for other in (SETTINGS[setting].optimizer or network.optimizer, SETTINGS[setting].against)
+            if other != setting and other in settings]
+
+
+def bounded(setting, other, network):
+    """Whether --limit bounds the loss: what differs in the exchange alone is for comparison; a policy is held against its
+    uniform setting as well."""
+    return is_policy(setting) or other == (SETTINGS[setting].optimizer or network.optimizer)
 
 
 def mean_of(results, key):
@@ -213,21 +228,16 @@ def markdown(network, results, seeds, arguments):
               f"| setting | against | loss of accuracy | 95 % bound | rise of the {unit} | fewer bytes |",
               "|---|---|---|---|---|---|"]
     highest = -math.inf
-    for setting in arguments.settings:
-        dense = SETTINGS[setting].optimizer or chosen.optimizer
-        for other in (dense, SETTINGS[setting].against):
-            if other == setting or other not in arguments.settings:
-                continue
-            mean, error, limit = bound([results[other, seed]["test_accuracy"] - results[setting, seed]["test_accuracy"]
-                                        for seed in seeds])
-            rise, rise_error, _ = bound([results[setting, seed][key] - results[other, seed][key] for seed in seeds])
-            # What differs in the exchange alone is for comparison; a policy is held against its uniform setting.
-            if other == dense or is_policy(setting):
-                highest = max(highest, limit)
-            fewer = (mean_of([results[other, seed] for seed in seeds], "bytes_sent_per_step")
-                     / mean_of([results[setting, seed] for seed in seeds], "bytes_sent_per_step"))
-            lines.append(f"| `{setting}` | `{other}` | {mean:+.2f} ± {error:.2f} | {limit:+.2f} "
-                         f"| {rise:+.4f} ± {rise_error:.4f} | {fewer:.2f} |")
+    for setting, other in pairs(arguments.settings, chosen):
+        mean, error, limit = bound([results[other, seed]["test_accuracy"] - results[setting, seed]["test_accuracy"]
+                                    for seed in seeds])
+        rise, rise_error, _ = bound([results[setting, seed][key] - results[other, seed][key] for seed in seeds])
+        if bounded(setting, other, chosen):
+            highest = max(highest, limit)
+        fewer = (mean_of([results[other, seed] for seed in seeds], "bytes_sent_per_step")
+                 / mean_of([results[setting, seed] for seed in seeds], "bytes_sent_per_step"))
+        lines.append(f"| `{setting}` | `{other}` | {mean:+.2f} ± {error:.2f} | {limit:+.2f} "
+                     f"| {rise:+.4f} ± {rise_error:.4f} | {fewer:.2f} |")
     lines += decisions(results, seeds, arguments)
     return "\n".join(lines) + "\n", highest
 
@@ -275,6 +285,13 @@ def main(argv):
     if arguments.no_dense:
         wanted -= {"sgd", "adam"}
     arguments.settings = [setting for setting in SETTINGS if setting in wanted]
+    if any(is_policy(setting) for setting in arguments.settings) and chosen.steps < 2 * INTERVAL:
+        parser.error(f"policies decide every {INTERVAL} steps; --steps {chosen.steps} is too few")
+    if not arguments.settings:
+        parser.error("no setting is left")
+    if arguments.limit < math.inf and not any(bounded(setting, other, chosen)
+                                              for setting, other in pairs(arguments.settings, chosen)):
+        parser.error("--limit, but nothing that it bounds is compared")
     program = arguments.build / "bin" / chosen.program
     if not program.exists():
         parser.error(f"{program} is not there; build it with: cmake --preset release && "

@@ -187,6 +187,7 @@ class Study {
   nlohmann::json Decide(wire::ErrorMetric metric) {
     const double uniform_error = Measured(uniform_, metric);
     Decision best = DecideAt(metric, 1);
+    const double lower_bound = best.outcome.lower_bound;
     if (best.error > uniform_error) {
       double too_much = 1;
       double enough = 0.1;
@@ -198,7 +199,8 @@ class Study {
         if (decision.error <= uniform_error && decision.outcome.bytes < best.outcome.bytes)
           best = std::move(decision);
       }
-      if (best.outcome.bytes > best.outcome.uniform_bytes) {
+      if (best.outcome.bytes > best.outcome.uniform_bytes || best.error > uniform_error) {
+        best.alpha = 1;
         best.rows = uniform_;
         best.outcome.bytes = best.outcome.uniform_bytes;
         best.error = uniform_error;
@@ -215,7 +217,7 @@ class Study {
             {"tensors", Compressed()},
             {"uniform_bytes", best.outcome.uniform_bytes},
             {"bytes", best.outcome.bytes},
-            {"lower_bound", best.outcome.lower_bound},
+            {"lower_bound", lower_bound},
             {"alpha", best.alpha},
             {"uniform_error", uniform_error},
             {"measured_error", best.error},

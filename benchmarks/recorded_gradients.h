@@ -20,10 +20,10 @@ class RecordedGradients {
   explicit RecordedGradients(std::string path);
 
   const std::string& path() const { return path_; }
-  // In the order of the file, which is that of registration; the same in every step.
+  // In the order of their values in the file, which is that of registration; the same in every step.
   const std::vector<policy::TensorInfo>& tensors() const { return tensors_; }
   int64_t steps() const { return static_cast<int64_t>(offsets_.size()); }
-  bool SameTensors(const RecordedGradients& other) const;
+  bool SameTensors(const RecordedGradients& other) const;  // of the same steps
 
   // The step-th recorded gradient of a tensor.
   void Read(int64_t step, size_t tensor, std::vector<float>* gradient) const;
@@ -32,6 +32,7 @@ class RecordedGradients {
   std::string path_;
   std::unique_ptr<std::FILE, int (*)(std::FILE*)> file_;
   std::vector<policy::TensorInfo> tensors_;
+  std::vector<std::string> steps_;
   std::vector<std::vector<uint64_t>> offsets_;  // in the file, by step and tensor
 };
 

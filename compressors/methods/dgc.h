@@ -34,8 +34,8 @@
 
 namespace terse {
 
-// Memory: 2n floats (u and v compressed, u and the pending u dense), and 4 bytes per place sent; 2n more
-// under a momentum of the job's.
+// Memory: 2n floats (u and v compressed, u and the pending u dense), and 4 bytes per place sent; under a
+// momentum of the job's that of job_momentum.h.
 class Dgc final : public TensorMethod {
  public:
   Dgc(const wire::Config& config, const TensorFacts& tensor);

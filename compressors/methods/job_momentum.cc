@@ -12,8 +12,13 @@
 namespace terse {
 namespace {
 
-// One in so many elements at most is not 0 where a vector is kept as a list.
+// One in so many elements at most is not 0 where a vector is kept as a list: about there a list takes as
+// long.
 constexpr size_t kSparse = 128;
+// After a result that was not sparse so many are taken for such without looking.
+constexpr int kWait = 15;
+// After so many sparse results in a row the vectors' memory is given back.
+constexpr int kCalm = 16;
 
 float Held(float value) {
   constexpr float kMost = std::numeric_limits<float>::max();
@@ -93,19 +98,17 @@ void JobMomentum::Buffer::MakeDense(size_t n) {
   if (sparse) {
     dense.assign(n, 0.0f);
     for (size_t i = 0; i < positions.size(); ++i) dense[positions[i]] = values[i];
-    positions.clear();
-    values.clear();
-    sparse = false;
   }
+  positions.clear();
+  values.clear();
+  sparse = false;
   dense.resize(n);
 }
 
 bool JobMomentum::Turn(absl::Span<float> out) {
   const size_t n = out.size();
   size_ = n;
-  next_.sparse = !nesterov_ && Support(out, n / kSparse, &next_.positions);
-  if (next_.sparse) next_.values.resize(next_.positions.size());
-  if (next_.sparse && buffer_.sparse) return turned_ = TurnEntries(out);
+  if (FindEntries(out) && buffer_.sparse) return turned_ = TurnEntries(out);
 
   buffer_.MakeDense(n);
   next_.dense.resize(n);
@@ -117,10 +120,27 @@ bool JobMomentum::Turn(absl::Span<float> out) {
   return turned_;
 }
 
+bool JobMomentum::FindEntries(absl::Span<const float> out) {
+  next_.positions.clear();
+  next_.sparse = false;
+  if (nesterov_ || wait_ > 0) {
+    wait_ = std::max(0, wait_ - 1);
+  } else {
+    next_.sparse = Support(out, out.size() / kSparse, &next_.positions);
+    if (!next_.sparse) wait_ = kWait;
+  }
+  if (!next_.sparse) next_.positions.clear();
+  next_.values.resize(next_.positions.size());
+  calm_ = next_.sparse ? std::min(calm_ + 1, kCalm) : 0;
+  return next_.sparse;
+}
+
 // The same as TurnPlain, to the bit: where d is 0 the next b is kept - kept.
 bool JobMomentum::TurnEntries(absl::Span<float> out) {
-  FloatVector().swap(buffer_.dense);
-  FloatVector().swap(next_.dense);
+  if (calm_ == kCalm) {
+    FloatVector().swap(buffer_.dense);
+    FloatVector().swap(next_.dense);
+  }
   uint32_t bad = 0;
   for (size_t i = 0; i < next_.positions.size(); ++i) {
     next_.values[i] = out[next_.positions[i]];

@@ -24,8 +24,7 @@
 //              the gradient was 0: u <- m u, v <- v + u. Hence v <- v + sum of (m^j u - m^j b), u <- m^k u.
 //
 // b is equal on all ranks, because results are. In the plain form it is d of the step before, so it is kept
-// as a list where d is sparse: a pass over d finds what is not 0, and three of four passes over memory are
-// saved.
+// as a list where d is sparse: a pass over d finds what is not 0, in place of one over d and two vectors.
 #ifndef TERSE_COMPRESSORS_METHODS_JOB_MOMENTUM_H_
 #define TERSE_COMPRESSORS_METHODS_JOB_MOMENTUM_H_
 
@@ -61,21 +60,24 @@ class JobMomentum {
   void VisitState(const TensorMethod::Visitor& visit) {
     if (size_ > 0) buffer_.MakeDense(size_);
     visit("job_buffer", wire::MemoryRole::kReplicated, &buffer_.dense);
-    buffer_.sparse = buffer_.dense.empty();
+    size_ = buffer_.dense.size();  // it may have been replaced
+    buffer_.sparse = size_ == 0;
   }
 
  private:
   // A vector, all of it or what is not 0 of it. At first it is 0.
   struct Buffer {
     bool sparse = true;
-    std::vector<uint32_t> positions;  // ascending
+    std::vector<uint32_t> positions;  // ascending; none unless sparse
     std::vector<float> values;
-    FloatVector dense;
+    FloatVector dense;  // while it is sparse, memory for when it is not
 
     void MakeDense(size_t n);
   };
 
-  // Both are sparse; next_ has its positions already.
+  // Whether `out` is sparse, as next_ is then, with its positions.
+  bool FindEntries(absl::Span<const float> out);
+  // Both are sparse.
   bool TurnEntries(absl::Span<float> out);
 
   const float momentum_;
@@ -85,6 +87,8 @@ class JobMomentum {
   Buffer buffer_;
   Buffer next_;
   bool turned_ = false;
+  int wait_ = 0;  // results to come that are not looked through
+  int calm_ = 0;  // sparse results in a row
 };
 
 }  // namespace terse

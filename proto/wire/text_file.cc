@@ -11,13 +11,8 @@
 #include "proto/wire/text.h"
 
 namespace terse::wire {
-namespace {
 
-constexpr size_t kMost = size_t{64} << 20;
-
-}  // namespace
-
-absl::StatusOr<std::string> ReadTextFile(std::string_view key, const std::string& path) {
+absl::StatusOr<std::string> ReadTextFile(std::string_view key, const std::string& path, size_t most) {
   const auto failed = [&] {
     return absl::NotFoundError(absl::StrCat(View(key), ": cannot read ", path, ": ", std::strerror(errno)));
   };
@@ -27,9 +22,9 @@ absl::StatusOr<std::string> ReadTextFile(std::string_view key, const std::string
   char part[16384];
   while (const size_t size = std::fread(part, 1, sizeof part, file.get())) {
     text.append(part, size);
-    if (text.size() > kMost) {
+    if (text.size() > most) {
       return absl::InvalidArgumentError(
-          absl::StrCat(View(key), ": ", path, " is larger than ", kMost >> 20, " MiB"));
+          absl::StrCat(View(key), ": ", path, " is larger than ", most, " bytes"));
     }
   }
   if (std::ferror(file.get()) != 0) return failed();

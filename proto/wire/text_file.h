@@ -2,6 +2,7 @@
 #ifndef TERSE_PROTO_WIRE_TEXT_FILE_H_
 #define TERSE_PROTO_WIRE_TEXT_FILE_H_
 
+#include <cstddef>
 #include <string>
 #include <string_view>
 
@@ -9,9 +10,10 @@
 
 namespace terse::wire {
 
-// A whole file, of 64 MiB at most, that a key of the configuration or a flag names. NOT_FOUND,
-// "KEY: cannot read PATH: WHY", also for a folder; INVALID_ARGUMENT where it is larger.
-absl::StatusOr<std::string> ReadTextFile(std::string_view key, const std::string& path);
+// A whole file that a key of the configuration or a flag names. NOT_FOUND, "KEY: cannot read PATH: WHY", also
+// for a folder; INVALID_ARGUMENT where it is larger than `most` bytes.
+absl::StatusOr<std::string> ReadTextFile(std::string_view key, const std::string& path,
+                                         size_t most = size_t{16} << 20);
 
 }  // namespace terse::wire
 

@@ -44,8 +44,9 @@ void CheckMethod(const std::vector<ConfigLine>& config) {
                      "none, and --dgc-job-nesterov true if it has Nesterov's form");
 }
 
-// A network whose first steps are sparse does not come to where it would have come, however long it trains
-// (docs/results/preload.md). So dgc begins with a short warm-up, unless somebody has said how.
+// A network that sends as little as 0.1 % from its first step on does not come to where it would have come,
+// however long it trains (docs/results/preload.md). So dgc begins with a short warm-up, unless somebody has
+// said how.
 void AddWarmUp(const std::vector<ConfigLine>& config, JobVariables* variables) {
   if (FindLine(config, "method").value != "dgc") return;
   if (FindLine(config, "dgc.warmup_steps").origin != "default") return;

@@ -13,6 +13,9 @@
 namespace terse::engine {
 namespace {
 
+// Of a history's text. Some 40 KB are a plan that changes a thousand tensors.
+constexpr size_t kMostHistory = size_t{4} << 30;
+
 class Embedded final : public PlanSource {
  public:
   Embedded(const wire::Config& config, int world_size, absl::Span<const policy::TensorInfo> tensors)
@@ -176,7 +179,7 @@ std::unique_ptr<PlanSource> RemoteSource(const wire::Config& config, int world_s
 
 absl::StatusOr<std::map<uint64_t, wire::PastPlan>> ReadHistory(const wire::Config& config) {
   const std::string& path = config.policy.history;
-  const absl::StatusOr<std::string> text = wire::ReadTextFile("policy.history", path);
+  const absl::StatusOr<std::string> text = wire::ReadTextFile("policy.history", path, kMostHistory);
   if (!text.ok()) return text.status();
   absl::StatusOr<std::map<uint64_t, wire::PastPlan>> plans = wire::ParsePlanHistory(*text);
   if (!plans.ok()) {

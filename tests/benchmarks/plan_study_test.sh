@@ -28,11 +28,10 @@ for row in rows:
     assert row["tensors"] == 7 == sum(row["settings"].values()), row
     assert 0 < row["measured_error"] <= row["uniform_error"] * (1 + 1e-12), row
     assert 0 < row["bytes"] <= row["uniform_bytes"], row
-    # The bound is for the budget of this alpha.
-    assert row["alpha"] < 1 or row["lower_bound"] <= row["bytes"] * (1 + 1e-12), row
-    # One family's choices are among those of all three.
+    assert row["alpha"] <= 1 and row["lower_bound"] <= row["bytes"] * (1 + 1e-12), row
+# One family's choices are among those of all three.
 for own, mixed in ((i, i + 2) for i in (0, 1, 4, 5, 8, 9)):
-    assert rows[mixed]["lower_bound"] <= rows[own]["lower_bound"] * (1 + 1e-9) or rows[mixed]["alpha"] < 1, (own, mixed)
+    assert rows[mixed]["lower_bound"] <= rows[own]["lower_bound"] * (1 + 1e-9), (own, mixed)
 header = json.loads((folder / "rank0.safetensors").read_bytes()[8:][:struct.unpack(
     "<Q", (folder / "rank0.safetensors").read_bytes()[:8])[0]])
 assert header["__metadata__"] == {"from": "1", "steps": "5"} and header["5/head.bias"]["dtype"] == "F32", header
@@ -59,15 +58,28 @@ refuse "its header is not JSON"
 write '{}'
 refuse "no tensors"
 write '{"1/w": {"dtype": "F32", "shape": [4, 4]}}'
-refuse "header is malformed"
+refuse "malformed"
+write '{"1/w": {"dtype": "F32", "shape": [1e300], "data_offsets": [0, 64]}}'
+refuse "a number that is none"
+write '{"1/w": {"dtype": "F32", "shape": [-4, -4], "data_offsets": [0, 64]}}'
+refuse "a number that is none"
 write '{"1/w": {"dtype": "F32", "shape": [4], "data_offsets": [0, 64]}}'
 refuse "another number of bytes"
 write '{"1/w": {"dtype": "F32", "shape": [4294967296, 4294967296], "data_offsets": [0, 0]}}'
 refuse "a shape that does not fit"
 write '{"w": {"dtype": "F32", "shape": [16], "data_offsets": [0, 64]}}'
 refuse "STEP/NAME"
-write '{"1/a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}, "1/b": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}, "2/a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}, "3/a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}'
+entry() { printf '"%s": {"dtype": "F32", "shape": [1], "data_offsets": [%d, %d]}' "$1" "$2" "$(($2 + 4))"; }
+write "{$(entry 1/a 0), $(entry 1/b 4), $(entry 2/a 8), $(entry 3/a 12)}"
 refuse "step 2 is not whole"
+write "{$(entry 1/a 0), $(entry 2/b 4)}"
+refuse "step 2 has other tensors"
+write "{$(entry 1/a 0), $(entry 2/a 4)}"
+cp "$folder/bad" "$folder/one"
+write "{$(entry 1/a 0), $(entry 3/a 4)}"
+status=0
+"$plan_study" --window 1 "$folder/one" "$folder/bad" 2>"$folder/errors" || status=$?
+[[ $status == 1 ]] && grep -q "has other tensors or steps" "$folder/errors"
 
 status=0
 mpirun.openmpi -np 1 "$char_lm" --steps 5 --quiet --record "$folder" --record-from 4 2>"$folder/errors" || status=$?

@@ -80,6 +80,7 @@ TEST_F(ControllerTest, AnOlderOrderThatComesThroughAfterAllIsInTheHistoryAsItsel
   EXPECT_TRUE(plans[1].taken());
   EXPECT_EQ(plans[1].outcome().why(), "the first order");
   EXPECT_EQ(plans[1].outcome().bytes(), 0) << "which is not known";
+  EXPECT_EQ(plans[1].decided_us(), 0);
 }
 
 TEST_F(ControllerTest, CommandsAreInForceFromTheNextReportOn) {

@@ -244,6 +244,7 @@ absl::Status Job::SaveTaken(const v1::ReportStepRequest& report) {
   if (!as_offered) {
     plan.clear_outcome();
     plan.mutable_outcome()->set_why(report.why());
+    plan.set_decided_us(0);
   }
   plan.clear_rows();
   for (int t = 0; t < report.tensors_size(); ++t) {
