@@ -48,14 +48,14 @@ ADAM = "method: onebit_adam\ncompressor: onebit\nadam: {{freeze: {early}}}\n"
 # For a freeze long before 1 / (1 - beta2) steps, where the variance is still far too small.
 ADAM_CORRECTED = "method: onebit_adam\ncompressor: onebit\nadam: {{freeze: {early}, bias_correction: true}}\n"
 BLOCKS = "onebit: {{scale: l1, block: 1024}}\n"
-TOPK_WARMUP = "topk: {{density: 0.01, warmup_density: [1.0, 0.25, 0.0625, 0.03], warmup_steps: {early}}}\n"
+TOPK_KEYS = "density: 0.01, warmup_density: [1.0, 0.25, 0.0625, 0.03], warmup_steps: {early}"
+TOPK_WARMUP = f"topk: {{{{{TOPK_KEYS}}}}}\n"
 FAMILIES = "name: lgreco, families: [quantize, topk, powersgd]"
 SETTINGS = {
     "sgd": Setting("sgd", "sgd", DENSE),
     "adam": Setting("adam", "adam", DENSE),
     "topk": averaged("topk", TOPK_WARMUP),
-    "topk_sparse": averaged("topk", "topk: {{density: 0.01, warmup_density: [1.0, 0.25, 0.0625, 0.03], "
-                                    "warmup_steps: {early}, exchange: sparse_reduce}}\n", against="topk"),
+    "topk_sparse": averaged("topk", f"topk: {{{{{TOPK_KEYS}, exchange: sparse_reduce}}}}\n", against="topk"),
     "quantize2": averaged("quantize", "quantize: {{bits: 2}}\n"),
     "quantize4": averaged("quantize", "quantize: {{bits: 4}}\n"),
     "powersgd4": averaged("powersgd", "powersgd: {{rank: 4}}\n"),

@@ -121,8 +121,8 @@ double Square(const std::vector<float>& values) {
   return sum;
 }
 
-// The steps of one tensor of one rank under `uniform`: calls window(c, step) with gradient and residual of
-// each, and whether it belongs to the window.
+// The steps of one tensor of one rank under `uniform`: calls visit(c, left, step, counts) with the gradient
+// and residual of each, what is left of them, and whether the step belongs to the window.
 template <typename Visit>
 void Replay(const RecordedGradients& rank, size_t t, const policy::TensorInfo& tensor,
             const wire::PlanRow& uniform, int64_t window, Visit visit) {
@@ -138,25 +138,15 @@ void Replay(const RecordedGradients& rank, size_t t, const policy::TensorInfo& t
   }
 }
 
-std::vector<double> Table(const std::vector<policy::Candidate>& all, const std::vector<float>& c,
-                          const policy::TensorInfo& tensor) {
-  std::vector<double> table;
-  while (table.size() < all.size()) {  // candidates of a codec are neighbours
-    const wire::Codec codec = all[table.size()].row.codec;
-    std::vector<wire::CodecParams> settings;
-    for (size_t k = table.size(); k < all.size() && all[k].row.codec == codec; ++k)
-      settings.push_back(all[k].row.params);
-    for (const double squared : Take(SquaredErrors(codec, settings, c, tensor.shape)))
-      table.push_back(squared);
-  }
-  return table;
-}
-
 // One comparison: a uniform setting, and the families that L-GreCo may choose from.
 class Study {
  public:
   Study(const std::vector<RecordedGradients>& ranks, const Options& options, const wire::Config& config)
-      : ranks_(ranks), options_(options), config_(config), tensors_(ranks[0].tensors()) {
+      : ranks_(ranks),
+        options_(options),
+        config_(config),
+        tensors_(ranks[0].tensors()),
+        weight_(1.0 / static_cast<double>(options.window * static_cast<int64_t>(ranks.size()))) {
     const policy::AdaptivePolicy policy(config, options.world_size, tensors_);
     candidates_ = policy.candidates();
     uniform_ = policy.rows();
@@ -166,15 +156,19 @@ class Study {
       if (candidates_[t].Fixed()) continue;
       std::vector<double>& table = statistics_[t].squared_error;
       table.resize(candidates_[t].all.size());
-      const double weight = 1.0 / static_cast<double>(options.window * static_cast<int64_t>(ranks.size()));
+      const std::vector<policy::Family> families = policy::FamiliesOf(candidates_[t]);
       double left = 0;
       for (const RecordedGradients& rank : ranks) {
         const auto visit = [&](const std::vector<float>& c, const std::vector<float>& residual,
                                int64_t /*step*/, bool counts) {
           if (!counts) return;
-          const std::vector<double> errors = Table(candidates_[t].all, c, tensors_[t]);
-          for (size_t k = 0; k < errors.size(); ++k) table[k] += weight * errors[k];
-          left += weight * Square(residual);
+          size_t k = 0;
+          for (const policy::Family& family : families) {
+            for (const double error :
+                 Take(SquaredErrors(family.codec, family.settings, c, tensors_[t].shape)))
+              table[k++] += weight_ * error;
+          }
+          left += weight_ * Square(residual);
         };
         Replay(rank, t, tensors_[t], uniform_[t], options.window, visit);
       }
@@ -263,13 +257,12 @@ class Study {
 
   double SquaredLeft(size_t t, const wire::PlanRow& row) const {
     double left = 0;
-    const double weight = 1.0 / static_cast<double>(options_.window * static_cast<int64_t>(ranks_.size()));
     for (const RecordedGradients& rank : ranks_) {
       Encoder encoder(row, tensors_[t]);
       const auto visit = [&](std::vector<float> c, const std::vector<float>& /*residual*/, int64_t step,
                              bool counts) {
         encoder.Leave(&c, static_cast<uint64_t>(step));  // before the window too: a factor warms up
-        if (counts) left += weight * Square(c);
+        if (counts) left += weight_ * Square(c);
       };
       Replay(rank, t, tensors_[t], uniform_[t], options_.window, visit);
     }
@@ -280,6 +273,7 @@ class Study {
   const Options& options_;
   const wire::Config config_;
   const std::vector<policy::TensorInfo> tensors_;
+  const double weight_;  // of one rank's step in a mean over window and ranks
   std::vector<policy::Candidates> candidates_;
   std::vector<wire::PlanRow> uniform_;
   std::vector<policy::TensorStatistics> statistics_;
@@ -316,8 +310,7 @@ int Main(const Options& options) {
                 options.world_size);
     std::printf(
         "| uniform | families | error | uniform bytes | bytes | times fewer | lower bound | at most | "
-        "measured "
-        "error | of the whole | alpha |\n|---|---|---|---|---|---|---|---|---|---|---|\n");
+        "measured error | of the whole | alpha |\n|---|---|---|---|---|---|---|---|---|---|---|\n");
   }
   for (const wire::Codec uniform : {wire::Codec::kQuantize, wire::Codec::kTopK, wire::Codec::kPowerSgd}) {
     for (const bool mixed : {false, true}) {

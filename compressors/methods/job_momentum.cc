@@ -121,15 +121,12 @@ bool JobMomentum::Turn(absl::Span<float> out) {
 }
 
 bool JobMomentum::FindEntries(absl::Span<const float> out) {
-  next_.positions.clear();
-  next_.sparse = false;
-  if (nesterov_ || wait_ > 0) {
-    wait_ = std::max(0, wait_ - 1);
-  } else {
-    next_.sparse = Support(out, out.size() / kSparse, &next_.positions);
-    if (!next_.sparse) wait_ = kWait;
+  const bool look = !nesterov_ && wait_ == 0;
+  next_.sparse = look && Support(out, out.size() / kSparse, &next_.positions);
+  if (!next_.sparse) {
+    next_.positions.clear();
+    wait_ = look ? kWait : std::max(0, wait_ - 1);
   }
-  if (!next_.sparse) next_.positions.clear();
   next_.values.resize(next_.positions.size());
   calm_ = next_.sparse ? std::min(calm_ + 1, kCalm) : 0;
   return next_.sparse;

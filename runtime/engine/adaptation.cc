@@ -120,18 +120,12 @@ absl::Status Adaptation::Measure(absl::Span<const std::unique_ptr<Tensor>> tenso
   const std::vector<int64_t>& shape = tensor->mask.all() ? tensor->shape : flat;
 
   Sums& sums = sums_[tensor->id];
-  for (size_t k = 0; k < candidates.all.size();) {
-    // Candidates of a codec are neighbours.
-    const wire::Codec codec = candidates.all[k].row.codec;
-    std::vector<wire::CodecParams> settings;
-    while (k + settings.size() < candidates.all.size() &&
-           candidates.all[k + settings.size()].row.codec == codec) {
-      settings.push_back(candidates.all[k + settings.size()].row.params);
-    }
-    const absl::StatusOr<std::vector<double>> errors = SquaredErrors(codec, settings, sum_, shape);
+  size_t k = 0;
+  for (const policy::Family& family : policy::FamiliesOf(candidates)) {
+    const absl::StatusOr<std::vector<double>> errors =
+        SquaredErrors(family.codec, family.settings, sum_, shape);
     if (!errors.ok()) return errors.status();
-    for (size_t i = 0; i < errors->size(); ++i) sums.squared_error[k + i] += (*errors)[i];
-    k += settings.size();
+    for (const double error : *errors) sums.squared_error[k++] += error;
   }
   sums.count += 1;
   sums.norm += kernels::FiniteNorm(gradient);

@@ -98,6 +98,15 @@ TEST(Candidates, AreAroundTheConfiguredSettingAndCheaperThanDense) {
   const Candidates mixed =
       CandidatesOf(ConfigOf({{"policy.families", "topk, powersgd, quantize"}}), kRanks, tensors[4]);
   EXPECT_EQ(mixed.all.size(), 1u + 7 + 13 + 7);
+  size_t k = 0;
+  for (const Family& family : FamiliesOf(mixed)) {
+    for (const wire::CodecParams& params : family.settings) {
+      EXPECT_EQ(family.codec, mixed.all[k].row.codec);
+      EXPECT_EQ(params, mixed.all[k++].row.params);
+    }
+  }
+  EXPECT_EQ(k, mixed.all.size());
+  EXPECT_EQ(FamiliesOf(mixed).size(), 4u);
   // Factors of 64 x 64 at rank 32 and beyond would be no smaller.
   const Candidates small =
       CandidatesOf(ConfigOf({{"compressor", "powersgd"}, {"powersgd.rank", "24"}}), kRanks, tensors[1]);

@@ -77,6 +77,16 @@ size_t Nearest(const std::vector<Candidate>& all, wire::Codec codec, double byte
 
 }  // namespace
 
+std::vector<Family> FamiliesOf(const Candidates& candidates) {
+  std::vector<Family> families;
+  for (const Candidate& candidate : candidates.all) {
+    if (families.empty() || families.back().codec != candidate.row.codec)
+      families.push_back({candidate.row.codec, {}});
+    families.back().settings.push_back(candidate.row.params);
+  }
+  return families;
+}
+
 double BytesOf(const wire::PlanRow& row, int world_size, const TensorInfo& tensor) {
   return CostOf(row, Machine(), world_size, tensor).bytes;
 }

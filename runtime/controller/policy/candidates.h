@@ -44,6 +44,14 @@ struct Candidates {
 // Of the configured compressor and config.policy.families. Method allreduce only.
 Candidates CandidatesOf(const wire::Config& config, int world_size, const TensorInfo& tensor);
 
+// Candidates that are settings of one codec, which are neighbours: one measurement has the errors of all.
+struct Family {
+  wire::Codec codec = wire::Codec::kNone;
+  std::vector<wire::CodecParams> settings;
+};
+// In the order of candidates.all, every one once.
+std::vector<Family> FamiliesOf(const Candidates& candidates);
+
 // Bytes that a rank sends for one exchange by this row.
 double BytesOf(const wire::PlanRow& row, int world_size, const TensorInfo& tensor);
 
