@@ -14,7 +14,6 @@
 namespace terse::policy {
 namespace {
 
-using ::testing::Each;
 using ::testing::HasSubstr;
 
 constexpr int kRanks = 4;
