@@ -51,6 +51,7 @@ BLOCKS = "onebit: {{scale: l1, block: 1024}}\n"
 TOPK_KEYS = "density: 0.01, warmup_density: [1.0, 0.25, 0.0625, 0.03], warmup_steps: {early}"
 TOPK_WARMUP = f"topk: {{{{{TOPK_KEYS}}}}}\n"
 FAMILIES = "name: lgreco, families: [quantize, topk, powersgd]"
+RELATIVE = "name: lgreco, error: relative"
 SETTINGS = {
     "sgd": Setting("sgd", "sgd", DENSE),
     "adam": Setting("adam", "adam", DENSE),
@@ -72,6 +73,10 @@ SETTINGS = {
     "lgreco_topk": decided("topk", "topk", TOPK_WARMUP),
     "lgreco_powersgd": decided("powersgd", "powersgd4", "powersgd: {{rank: 4}}\n"),
     "lgreco_mixed": decided("quantize", "quantize4", policy=FAMILIES),
+    "lgreco_quantize_relative": decided("quantize", "quantize4", policy=RELATIVE),
+    "lgreco_topk_relative": decided("topk", "topk", TOPK_WARMUP, policy=RELATIVE),
+    "lgreco_powersgd_relative": decided("powersgd", "powersgd4", "powersgd: {{rank: 4}}\n", policy=RELATIVE),
+    "lgreco_mixed_relative": decided("quantize", "quantize4", policy=f"{FAMILIES}, error: relative"),
     "lgreco_topk_mixed": decided("topk", "topk", TOPK_WARMUP, policy=FAMILIES),
 }
 

@@ -22,6 +22,7 @@
 #include "CLI/CLI.hpp"
 #include "benchmarks/recorded_gradients.h"
 #include "compressors/errors/error_table.h"
+#include "compressors/kernels/vector.h"
 #include "compressors/memory/large_vector.h"
 #include "compressors/registry.h"
 #include "nlohmann/json.hpp"
@@ -138,6 +139,22 @@ void Replay(const RecordedGradients& rank, size_t t, const policy::TensorInfo& t
   }
 }
 
+constexpr wire::ErrorMetric kMetrics[] = {wire::ErrorMetric::kNorm, wire::ErrorMetric::kSquaredNorm,
+                                          wire::ErrorMetric::kRelative};
+
+// As `policy.error` has it.
+const char* Word(wire::ErrorMetric metric) {
+  switch (metric) {
+    case wire::ErrorMetric::kNorm:
+      return "l2";
+    case wire::ErrorMetric::kSquaredNorm:
+      return "squared";
+    case wire::ErrorMetric::kRelative:
+      return "relative";
+  }
+  return "";
+}
+
 // One comparison: a uniform setting, and the families that L-GreCo may choose from.
 class Study {
  public:
@@ -154,6 +171,7 @@ class Study {
     measured_.resize(tensors_.size());
     for (size_t t = 0; t < tensors_.size(); ++t) {
       if (candidates_[t].Fixed()) continue;
+      statistics_[t].norm = MeanNorm(t);
       std::vector<double>& table = statistics_[t].squared_error;
       table.resize(candidates_[t].all.size());
       const std::vector<policy::Family> families = policy::FamiliesOf(candidates_[t]);
@@ -207,7 +225,7 @@ class Study {
     return {{"gradients", options_.title},
             {"uniform", std::string(wire::Name(config_.compressor))},
             {"families", config_.policy.families},
-            {"error", metric == wire::ErrorMetric::kNorm ? "l2" : "squared"},
+            {"error", Word(metric)},
             {"tensors", Compressed()},
             {"uniform_bytes", best.outcome.uniform_bytes},
             {"bytes", best.outcome.bytes},
@@ -243,16 +261,40 @@ class Study {
                                           [](const policy::Candidates& its) { return !its.Fixed(); }));
   }
 
-  // What these rows leave behind of the window's vectors: the sum of the tensors' norms, or the norm of all.
+  // What these rows leave behind of the window's vectors, as the metric adds it up; of squares the root.
   double Measured(const std::vector<wire::PlanRow>& rows, wire::ErrorMetric metric) {
     double sum = 0;
     for (size_t t = 0; t < tensors_.size(); ++t) {
       if (candidates_[t].Fixed()) continue;
       const auto [at, fresh] = measured_[t].try_emplace(wire::RowText(rows[t]), 0.0);
       if (fresh) at->second = SquaredLeft(t, rows[t]);
-      sum += metric == wire::ErrorMetric::kNorm ? std::sqrt(at->second) : at->second;
+      switch (metric) {
+        case wire::ErrorMetric::kNorm:
+          sum += std::sqrt(at->second);
+          break;
+        case wire::ErrorMetric::kSquaredNorm:
+          sum += at->second;
+          break;
+        case wire::ErrorMetric::kRelative:
+          sum += at->second * static_cast<double>(tensors_[t].elements) /
+                 (statistics_[t].norm * statistics_[t].norm);
+          break;
+      }
     }
     return metric == wire::ErrorMetric::kNorm ? sum : std::sqrt(sum);
+  }
+
+  // Of the window's gradients.
+  double MeanNorm(size_t t) const {
+    double norm = 0;
+    std::vector<float> gradient;
+    for (const RecordedGradients& rank : ranks_) {
+      for (int64_t s = rank.steps() - options_.window; s < rank.steps(); ++s) {
+        rank.Read(s, t, &gradient);
+        norm += weight_ * kernels::FiniteNorm(gradient);
+      }
+    }
+    return norm;
   }
 
   double SquaredLeft(size_t t, const wire::PlanRow& row) const {
@@ -321,7 +363,7 @@ int Main(const Options& options) {
       config.topk.density = options.density;
       if (mixed) config.policy.families = {"quantize", "topk", "powersgd"};
       Study study(ranks, options, config);
-      for (const wire::ErrorMetric metric : {wire::ErrorMetric::kNorm, wire::ErrorMetric::kSquaredNorm}) {
+      for (const wire::ErrorMetric metric : kMetrics) {
         rows.push_back(study.Decide(metric));
         if (!options.json) PrintRow(rows.back());
       }

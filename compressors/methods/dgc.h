@@ -52,6 +52,10 @@ class Dgc final : public TensorMethod {
   absl::Span<float> excess() override { return job_.has_value() ? absl::Span<float>() : residual(); }
   void AfterEncode(absl::Span<const uint32_t> sent) override;
   bool AfterExchange(bool dense, absl::Span<float> out) override;
+  bool AfterSparse(absl::Span<const uint32_t> support, absl::Span<float> out) override {
+    return !job_.has_value() || job_->Turn(out, support);
+  }
+  size_t most_support() const override { return job_.has_value() ? job_->most_support(tensor_.elements) : 0; }
   void Resolve(double applied) override;
   void Replan(const TensorFacts& tensor) override { tensor_ = tensor; }
   void PassExact(uint64_t steps) override {

@@ -87,6 +87,17 @@ bool Support(absl::Span<const float> values, size_t most, std::vector<uint32_t>*
   return positions->size() <= most;
 }
 
+// The same, looking at `support` alone.
+bool NotZero(absl::Span<const float> values, absl::Span<const uint32_t> support, size_t most,
+             std::vector<uint32_t>* positions) {
+  positions->clear();
+  const float* const x = values.data();
+  for (const uint32_t position : support) {
+    if (Magnitude(x[position]) != 0) positions->push_back(position);
+  }
+  return positions->size() <= most;
+}
+
 }  // namespace
 
 JobMomentum::JobMomentum(double momentum, bool nesterov, double unit)
@@ -105,10 +116,12 @@ void JobMomentum::Buffer::MakeDense(size_t n) {
   dense.resize(n);
 }
 
-bool JobMomentum::Turn(absl::Span<float> out) {
+size_t JobMomentum::most_support(size_t n) const { return nesterov_ || wait_ > 0 ? 0 : n / kSparse; }
+
+bool JobMomentum::Turn(absl::Span<float> out, const absl::Span<const uint32_t>* support) {
   const size_t n = out.size();
   size_ = n;
-  if (FindEntries(out) && buffer_.sparse) return turned_ = TurnEntries(out);
+  if (FindEntries(out, support) && buffer_.sparse) return turned_ = TurnEntries(out);
 
   buffer_.MakeDense(n);
   next_.dense.resize(n);
@@ -120,9 +133,11 @@ bool JobMomentum::Turn(absl::Span<float> out) {
   return turned_;
 }
 
-bool JobMomentum::FindEntries(absl::Span<const float> out) {
+bool JobMomentum::FindEntries(absl::Span<const float> out, const absl::Span<const uint32_t>* support) {
   const bool look = !nesterov_ && wait_ == 0;
-  next_.sparse = look && Support(out, out.size() / kSparse, &next_.positions);
+  const size_t most = out.size() / kSparse;
+  next_.sparse = look && (support != nullptr ? NotZero(out, *support, most, &next_.positions)
+                                             : Support(out, most, &next_.positions));
   if (!next_.sparse) {
     next_.positions.clear();
     wait_ = look ? kWait : std::max(0, wait_ - 1);

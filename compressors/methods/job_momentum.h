@@ -24,7 +24,8 @@
 //              the gradient was 0: u <- m u, v <- v + u. Hence v <- v + sum of (m^j u - m^j b), u <- m^k u.
 //
 // b is equal on all ranks, because results are. In the plain form it is d of the step before, so it is kept
-// as a list where d is sparse: a pass over d finds what is not 0, in place of one over d and two vectors.
+// as a list where d is sparse: nothing is left of passes over d and two vectors where it is known at which
+// positions d is not 0, and one over d where that is to be found out.
 #ifndef TERSE_COMPRESSORS_METHODS_JOB_MOMENTUM_H_
 #define TERSE_COMPRESSORS_METHODS_JOB_MOMENTUM_H_
 
@@ -48,7 +49,11 @@ class JobMomentum {
   JobMomentum(double momentum, bool nesterov, double unit);
 
   // `out` is d and becomes a. False when a is not finite somewhere: then nothing is to be resolved.
-  bool Turn(absl::Span<float> out);
+  bool Turn(absl::Span<float> out) { return Turn(out, nullptr); }
+  // The same, where `out` is 0 but at `support`, ascending.
+  bool Turn(absl::Span<float> out, absl::Span<const uint32_t> support) { return Turn(out, &support); }
+  // How many such positions, of n, are of use in the next Turn; 0: none.
+  size_t most_support(size_t n) const;
 
   // The step has ended. `waiting`: the rank's v, made where it is empty and something is taken off it.
   void Resolve(double applied, FloatVector* waiting);
@@ -75,8 +80,9 @@ class JobMomentum {
     void MakeDense(size_t n);
   };
 
+  bool Turn(absl::Span<float> out, const absl::Span<const uint32_t>* support);
   // Whether `out` is sparse, as next_ is then, with its positions.
-  bool FindEntries(absl::Span<const float> out);
+  bool FindEntries(absl::Span<const float> out, const absl::Span<const uint32_t>* support);
   // Both are sparse.
   bool TurnEntries(absl::Span<float> out);
 

@@ -96,6 +96,13 @@ class TensorMethod {
   // are any; of a compressed result a method may know only what it reads, the payloads' flag says the rest.
   virtual bool AfterExchange(bool dense, absl::Span<float> out) = 0;
 
+  // AfterExchange of a compressed result that is 0 but at `support`, ascending, where it may be. Whoever has
+  // up to most_support() such positions at hand calls this one; a result of more is for AfterExchange.
+  virtual bool AfterSparse(absl::Span<const uint32_t> support, absl::Span<float> out) {
+    return AfterExchange(/*dense=*/false, out);
+  }
+  virtual size_t most_support() const { return 0; }
+
   // How much of the payload the rank sent goes back to residual() when the step turned out `applied`
   // (0 skipped, 1 applied, between: clipped).
   virtual double ReturnFraction(double applied) const { return 1.0 - applied; }

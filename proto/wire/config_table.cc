@@ -187,7 +187,17 @@ std::string_view Name(PolicyName name) {
   return "";
 }
 std::string_view Name(Objective objective) { return objective == Objective::kBytes ? "bytes" : "time"; }
-std::string_view Name(ErrorMetric metric) { return metric == ErrorMetric::kNorm ? "l2" : "squared"; }
+std::string_view Name(ErrorMetric metric) {
+  switch (metric) {
+    case ErrorMetric::kNorm:
+      return "l2";
+    case ErrorMetric::kSquaredNorm:
+      return "squared";
+    case ErrorMetric::kRelative:
+      return "relative";
+  }
+  return "";
+}
 std::string_view Name(DecayForm form) { return form == DecayForm::kBuffer ? "buffer" : "local"; }
 std::string_view Name(Rounding rounding) { return rounding == Rounding::kNearest ? "nearest" : "stochastic"; }
 std::string_view Name(QuantizeSpan span) {
@@ -248,7 +258,8 @@ constexpr SparseExchange kSparseExchanges[] = {SparseExchange::kAuto, SparseExch
 constexpr PolicyName kPolicies[] = {PolicyName::kStatic, PolicyName::kLgreco, PolicyName::kAccordion,
                                     PolicyName::kLgrecoAccordion, PolicyName::kReplay};
 constexpr Objective kObjectives[] = {Objective::kBytes, Objective::kTime};
-constexpr ErrorMetric kErrorMetrics[] = {ErrorMetric::kNorm, ErrorMetric::kSquaredNorm};
+constexpr ErrorMetric kErrorMetrics[] = {ErrorMetric::kNorm, ErrorMetric::kSquaredNorm,
+                                         ErrorMetric::kRelative};
 constexpr DecayForm kDecayForms[] = {DecayForm::kBuffer, DecayForm::kLocal};
 constexpr Rounding kRoundings[] = {Rounding::kNearest, Rounding::kStochastic};
 constexpr QuantizeSpan kSpans[] = {QuantizeSpan::kMinMax, QuantizeSpan::kMax, QuantizeSpan::kL2};
@@ -384,7 +395,9 @@ std::vector<ConfigKey> MakeRows() {
       Patterns<&C::policy, &C::Policy::families>("policy.families",
                                                  "codecs to choose among for each tensor, beside compressor"),
       Choice<kErrorMetrics, &C::policy, &C::Policy::error>(
-          "policy.error", "what adds up to the budget: norms of errors, as published, or their squares"),
+          "policy.error",
+          "what adds up to the budget: norms of errors, as published; their squares; or squares relative to "
+          "each tensor's gradient, for adaptive optimizers"),
       Number<kPositive, &C::policy, &C::Policy::alpha>(
           "policy.alpha", "the budget, as a multiple of the error that the configured setting leaves"),
       Number<kNotNegative, &C::policy, &C::Policy::gain>(

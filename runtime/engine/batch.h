@@ -67,8 +67,10 @@ class BatchRunner {
     wire::CodecParams params;
     bool nonfinite = false;  // this rank's gradient was, or some rank's frame says so
     bool cleared = false;    // the result is 0 already
-    size_t bytes = 0;        // handed to the transport for this tensor
-    double before_ms = 0;    // the tensor's times before this exchange
+    // All-gather: where the result may not be 0, ascending; null: not looked for.
+    const std::vector<uint32_t>* support = nullptr;
+    size_t bytes = 0;      // handed to the transport for this tensor
+    double before_ms = 0;  // the tensor's times before this exchange
   };
 
   // calls[i] belongs to tensors[i]; ascending ids. On an error nothing of a gradient is lost: what was
@@ -109,8 +111,9 @@ class BatchRunner {
   absl::Status RunAllGather(const BatchContext& context, absl::Span<Item> items);
   absl::Status ClearResults(absl::Span<Item> items, transport::Operation* gather);
   absl::Status AddUp(const Item& item, absl::Span<const wire::Bytes> payloads, absl::Span<float> result);
-  // Counts the positions that the payloads have together.
-  absl::Status CountBuildUp(const Item& item, absl::Span<const wire::Bytes> payloads);
+  // The positions that the payloads have together: for the count of how many these are, and for a method that
+  // wants to know them.
+  absl::Status UnitePositions(Item* item, absl::Span<const wire::Bytes> payloads);
 
   // exchange/sparse_reduce.cc
   class SparseReduce;
@@ -183,6 +186,7 @@ class BatchRunner {
   Buffer<std::byte> results_;  // the owners' sums
   Buffer<uint32_t> positions_;
   PositionSet union_;
+  std::vector<uint32_t> support_;
   std::vector<SparsePart> sparse_parts_;
 };
 

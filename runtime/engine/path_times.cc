@@ -35,8 +35,8 @@ void Engine::StartTiming(Tensor* tensor) {
   if (!config_.dense_when_faster || IsDense(tensor->planned.exchange)) return;
   const absl::Span<const int> nodes = group_->nodes();
   const bool one_machine = std::all_of(nodes.begin(), nodes.end(), [&](int n) { return n == nodes[0]; });
-  tensor->timing =
-      std::make_unique<PathTiming>(one_machine ? policy::kWorthWithinMachine : policy::kWorthBetweenMachines);
+  tensor->timing = std::make_unique<PathTiming>(
+      one_machine ? policy::kWorthWithinMachine : policy::kWorthBetweenMachines, tensor->elements);
 }
 
 void Engine::CountExchanges(absl::Span<Tensor* const> tensors) {

@@ -41,13 +41,15 @@ class PositionSet {
     return before_.data()[position / kBits] + static_cast<size_t>(std::popcount(below));
   }
 
-  // All positions, ascending, to to[0], to[1], ...
-  void CopyTo(uint32_t* to) const {
+  // All positions, ascending, to to[0], to[1], ...; returns how many there are.
+  size_t CopyTo(uint32_t* to) const {
+    const uint32_t* const first = to;
     for (size_t w = 0; w < words_.size(); ++w) {
       for (uint64_t rest = words_[w]; rest != 0; rest &= rest - 1) {
         *to++ = static_cast<uint32_t>(w * kBits + static_cast<size_t>(std::countr_zero(rest)));
       }
     }
+    return static_cast<size_t>(to - first);
   }
 
  private:

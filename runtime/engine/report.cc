@@ -42,6 +42,7 @@ std::string Engine::Report() const {
       const policy::PathDecision* const last = timing.choice.last();
       row["timing"] = {{"compressed_ms", last == nullptr ? Json() : Json(last->compressed_ms)},
                        {"dense_ms", last == nullptr ? Json() : Json(last->dense_ms)},
+                       {"dense_part", last == nullptr ? Json() : Json(last->dense_part)},
                        {"decision", last == nullptr ? Json() : Json(policy::Name(last->path))},
                        {"on_trial", timing.choice.trying()},
                        {"trials", timing.choice.trials()},
@@ -83,7 +84,8 @@ std::string Engine::Report() const {
                       {"cause", policy::Words(event.decision.cause)},
                       {"reason", policy::Reason(event.decision)},
                       {"compressed_ms", event.decision.compressed_ms},
-                      {"dense_ms", event.decision.dense_ms}});
+                      {"dense_ms", event.decision.dense_ms},
+                      {"dense_part", event.decision.dense_part}});
   }
   report["dense_when_faster"] = {
       {"on", config_.dense_when_faster}, {"decisions", path_decisions_}, {"events", std::move(events)}};

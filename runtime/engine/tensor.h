@@ -53,7 +53,7 @@ struct TensorStats {
 
 // `dense_when_faster`: what is known of a tensor that the plan compresses.
 struct PathTiming {
-  explicit PathTiming(double worth) : choice(worth) {}
+  PathTiming(double worth, size_t elements) : choice(worth, policy::FirstDensePart(elements)) {}
 
   policy::PathChoice choice;
   policy::PathTimes times;  // of this rank, of the last exchange

@@ -115,7 +115,7 @@ TEST(Candidates, AreAroundTheConfiguredSettingAndCheaperThanDense) {
 
 TEST(AdaptivePolicy, LgrecoSendsLessForTheSameError) {
   for (const auto& codec : {"quantize", "topk", "powersgd"}) {
-    for (const char* error : {"l2", "squared"}) {
+    for (const char* error : {"l2", "squared", "relative"}) {
       AdaptivePolicy policy(ConfigOf({{"compressor", codec}, {"policy.error", error}}), kRanks, Layers());
       const auto statistics = StatisticsOf(policy, kScales);
       const auto outcome = policy.Step(statistics);
@@ -145,6 +145,65 @@ TEST(AdaptivePolicy, LargeLayersOfSmallGradientsGetFewerBits) {
   ASSERT_TRUE(outcome->changed);
   EXPECT_LT(policy.rows()[4].params.bits, policy.rows()[1].params.bits);
   EXPECT_LT(outcome->bytes, 0.98 * outcome->uniform_bytes);
+}
+
+// The scale of a tensor's gradient says nothing: every element counts for what it is to its tensor. Where all
+// tensors are alike in this, equal bits are best.
+TEST(AdaptivePolicy, RelativeErrorsDoNotAskForScales) {
+  AdaptivePolicy one(ConfigOf({{"policy.error", "relative"}}), kRanks, Layers());
+  AdaptivePolicy other(ConfigOf({{"policy.error", "relative"}}), kRanks, Layers());
+  std::vector<TensorStatistics> statistics = StatisticsOf(one, kScales);
+  std::vector<TensorStatistics> scaled = StatisticsOf(one, {1, 1e-6, 3e4, 1, 1e12});
+  const auto alike = one.Step(statistics);
+  ASSERT_TRUE(alike.ok());
+  EXPECT_FALSE(alike->changed) << alike->why;
+
+  // One that is easy pays for the others, however small it is.
+  for (std::vector<TensorStatistics>* const those : {&statistics, &scaled}) {
+    for (double& error : (*those)[4].squared_error) error /= 200;
+  }
+  const auto first = one.Step(statistics);
+  const auto second = other.Step(scaled);
+  ASSERT_TRUE(first.ok() && second.ok());
+  EXPECT_TRUE(first->changed);
+  EXPECT_LT(one.rows()[4].params.bits, 4u);
+  EXPECT_EQ(one.choice(), other.choice());
+  EXPECT_NEAR(first->error, second->error, 1e-9 * first->error);
+  EXPECT_LE(first->error, first->budget);
+}
+
+// By hand: n e^2 / |g|^2 of two tensors.
+TEST(AdaptivePolicy, RelativeErrorsAreOfTheMeanSquare) {
+  AdaptivePolicy policy(ConfigOf({{"policy.error", "relative"}, {"policy.alpha", "0.5"}}), kRanks, Layers());
+  std::vector<TensorStatistics> statistics = StatisticsOf(policy, kScales);
+  statistics[3].squared_error.clear();
+  statistics[4].squared_error.clear();
+  for (double& error : statistics[1].squared_error) error = error > 0 ? 6 : 0;  // dense has none
+  for (double& error : statistics[2].squared_error) error = error > 0 ? 10 : 0;
+  statistics[1].norm = 2;
+  statistics[2].norm = 4;
+  const auto outcome = policy.Step(statistics);
+  ASSERT_TRUE(outcome.ok());
+  EXPECT_DOUBLE_EQ(outcome->budget, 0.25 * (6.0 / 4 * 64 * 64 + 10.0 / 16 * 256 * 128));
+}
+
+TEST(AdaptivePolicy, ATensorWithoutAGradientHasNoRelativeError) {
+  AdaptivePolicy policy(ConfigOf({{"policy.error", "relative"}}), kRanks, Layers());
+  std::vector<TensorStatistics> statistics = StatisticsOf(policy, kScales);
+  for (double& error : statistics[4].squared_error) error /= 200;
+  for (const double norm : {0.0, 1e-300}) {
+    statistics[2].norm = norm;  // what is left is the residual's
+    const auto outcome = policy.Step(statistics);
+    ASSERT_TRUE(outcome.ok()) << outcome.status();
+    EXPECT_TRUE(std::isfinite(outcome->error));
+    EXPECT_EQ(policy.rows()[2].params.bits, 4u);
+    EXPECT_EQ(policy.rows()[2].reason, "configured");
+  }
+  EXPECT_LT(policy.rows()[4].params.bits, 4u);
+  for (TensorStatistics& its : statistics) its.norm = 0;
+  const auto none = policy.Step(statistics);
+  ASSERT_TRUE(none.ok());
+  EXPECT_FALSE(none->changed);
 }
 
 TEST(AdaptivePolicy, AHigherAlphaSendsLessAndALowerOneMore) {

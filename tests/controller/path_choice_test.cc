@@ -23,13 +23,15 @@ struct Traffic {
   double dense_ms;
 };
 
-// One exchange as the engine makes it: on trial both are timed, else the path in use.
+// One exchange as the engine makes it: on trial both are timed, as much of the tensor as is asked for going
+// dense; else the path in use.
 std::optional<PathDecision> Exchange(PathChoice* choice, const Traffic& traffic) {
   const bool trying = choice->trying();
   const bool dense = choice->path() == Path::kDense;
   if (!choice->Exchanged()) return std::nullopt;
+  const double dense_ms = trying ? choice->dense_part() * traffic.dense_ms : traffic.dense_ms;
   return choice->Step({.compressed_ms = dense ? kMissing : traffic.compressed_ms,
-                       .dense_ms = dense || trying ? traffic.dense_ms : kMissing});
+                       .dense_ms = dense || trying ? dense_ms : kMissing});
 }
 
 // Exchanges until a trial ends; how many, or -1.
@@ -141,6 +143,53 @@ TEST(PathChoice, OutliersDoNotDecide) {
   EXPECT_EQ(decision->path, Path::kCompressed);
   EXPECT_EQ(decision->compressed_ms, 1);
   EXPECT_EQ(decision->dense_ms, 1.3);
+}
+
+TEST(PathChoice, OfALargeTensorAQuarterIsEnoughToTell) {
+  PathChoice choice(kWorthBetweenMachines, FirstDensePart(1 << 20));
+  EXPECT_EQ(choice.dense_part(), 0.25);
+  PathDecision decision;
+  EXPECT_EQ(UntilDecided(&choice, {.compressed_ms = 2, .dense_ms = 16}, &decision), 3);
+  EXPECT_EQ(choice.path(), Path::kCompressed);
+  EXPECT_EQ(decision.dense_ms, 16) << "at the rate of the quarter";
+  EXPECT_EQ(decision.dense_part, 0.25);
+  EXPECT_EQ(Reason(decision), "compressed is faster: 2 ms < about 16 ms");
+  // 3 times 4 ms, of which 1 % of the time at 2 ms each pays.
+  EXPECT_EQ(choice.wait(), 600u);
+
+  for (uint64_t e = 0; e < 600; ++e) Exchange(&choice, {.compressed_ms = 2, .dense_ms = 16});
+  EXPECT_TRUE(choice.trying());
+  EXPECT_EQ(choice.dense_part(), 0.25) << "later trials begin alike";
+}
+
+TEST(PathChoice, TheWholeIsTimedWhereAQuarterDoesNotTell) {
+  // The first exchange shows it: no exchange is spent on quarters.
+  PathChoice dense(kWorthBetweenMachines, 0.25);
+  PathDecision decision;
+  EXPECT_EQ(UntilDecided(&dense, {.compressed_ms = 40, .dense_ms = 16}, &decision), 3);
+  EXPECT_EQ(decision.path, Path::kDense);
+  EXPECT_EQ(decision.dense_ms, 16);
+  EXPECT_EQ(decision.dense_part, 1);
+  EXPECT_EQ(dense.dense_part(), 1);
+
+  // Against quarters of 4 ms 3.5 are not worth it, against wholes of 16 they are.
+  PathChoice compressed(kWorthBetweenMachines, 0.25);
+  EXPECT_EQ(UntilDecided(&compressed, {.compressed_ms = 3.5, .dense_ms = 16}, &decision), 5);
+  EXPECT_EQ(decision.path, Path::kCompressed);
+  EXPECT_EQ(decision.dense_part, 1);
+  EXPECT_EQ(Reason(decision), "compressed is faster: 3.5 ms < 16 ms");
+
+  // Nor does one of two, the other held up by something else.
+  PathChoice held_up(kWorthBetweenMachines, 0.25);
+  for (const double dense_ms : {8.0, 80.0, 8.0})
+    EXPECT_FALSE(Exchange(&held_up, {1.9, dense_ms}).has_value());
+  EXPECT_EQ(held_up.dense_part(), 1);
+}
+
+TEST(PathChoice, SmallTensorsGoWhole) {
+  EXPECT_EQ(FirstDensePart(0), 1);
+  EXPECT_EQ(FirstDensePart(100000), 1);
+  EXPECT_LT(FirstDensePart(300000), 1);
 }
 
 TEST(PathChoice, MissingTimesDoNotCount) {

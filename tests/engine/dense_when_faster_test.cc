@@ -116,6 +116,38 @@ TEST(DenseWhenFaster, GoesDenseWhereThatIsFasterAndSaysSo) {
   });
 }
 
+TEST(DenseWhenFaster, OfALargeTensorAQuarterGoesDenseWhereThatTells) {
+  constexpr size_t kLarge = 262'148;
+  for (const wire::DType dtype : {wire::DType::kFloat32, wire::DType::kFloat16}) {
+    for (const bool tells : {false, true}) {
+      // A 50th of dense's bytes; or 7 of 32, which against a quarter would save too little.
+      const auto config = tells ? Faster({{"compressor", "topk"}, {"topk.density", "0.01"}})
+                                : Faster({{"compressor", "quantize"}, {"quantize.bits", "7"}});
+      RunPriced(2, config, [&](Rank& rank) {
+        rank.link.ms_per_byte = 0.001;
+        ASSERT_TRUE(rank.engine.Register("large", dtype, {kLarge}).ok());
+        const std::vector<uint16_t> gradient(2 * kLarge, 0x3C00);
+        std::vector<uint16_t> out(2 * kLarge);
+        for (int step = 0; step < 10; ++step) {
+          const Call call{.tensor = 0, .send = gradient.data(), .recv = out.data()};
+          ASSERT_TRUE(rank.engine.Allreduce({call}).ok());
+          rank.Step();
+        }
+        const nlohmann::json report = rank.Report();
+        const nlohmann::json& timing = report["tensors"][0]["timing"];
+        EXPECT_EQ(timing["decision"], "compressed");
+        EXPECT_EQ(timing["dense_part"], tells ? 0.25 : 1);
+        EXPECT_EQ(report["dense_when_faster"]["events"][0]["dense_part"], tells ? 0.25 : 1);
+        constexpr double kDenseMs = 4e-3 * kLarge;
+        EXPECT_NEAR(timing["dense_ms"].get<double>(), kDenseMs, 1e-3 * kDenseMs);
+        EXPECT_NEAR(timing["probe_ms"].get<double>(), (tells ? 0.75 : 2.75) * kDenseMs, 2e-3 * kDenseMs);
+        EXPECT_EQ(report["tensors"][0]["reason"].get<std::string>().find(" < about ") != std::string::npos,
+                  tells);
+      });
+    }
+  }
+}
+
 TEST(DenseWhenFaster, DeterministicDenseStaysDeterministic) {
   RunPriced(3, Faster({{"dense", "deterministic"}, {"compressor", "powersgd"}}), [](Rank& rank) {
     // Two all-to-alls of a deterministic sum against the four of two rounds.

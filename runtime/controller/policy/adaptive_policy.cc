@@ -98,9 +98,26 @@ absl::Status AdaptivePolicy::Check(absl::Span<const TensorStatistics> statistics
   return absl::OkStatus();
 }
 
-double AdaptivePolicy::ErrorOf(const TensorStatistics& statistics, size_t candidate) const {
+double AdaptivePolicy::ErrorOf(size_t tensor, const TensorStatistics& statistics, size_t candidate) const {
   const double squared = statistics.squared_error[candidate];
-  return options_.error == wire::ErrorMetric::kNorm ? std::sqrt(squared) : squared;
+  switch (options_.error) {
+    case wire::ErrorMetric::kNorm:
+      return std::sqrt(squared);
+    case wire::ErrorMetric::kSquaredNorm:
+      return squared;
+    case wire::ErrorMetric::kRelative:
+      break;
+  }
+  return squared / statistics.norm * static_cast<double>(tensors_[tensor].elements) / statistics.norm;
+}
+
+bool AdaptivePolicy::Free(size_t tensor, const TensorStatistics& statistics) const {
+  if (held_[tensor] || candidates_[tensor].Fixed()) return false;
+  // Without a gradient a relative error is none.
+  for (size_t k = 0; k < statistics.squared_error.size(); ++k) {
+    if (!std::isfinite(ErrorOf(tensor, statistics, k))) return false;
+  }
+  return !statistics.squared_error.empty();
 }
 
 std::vector<size_t> AdaptivePolicy::AccordionChoice(absl::Span<const TensorStatistics> statistics) {
@@ -137,7 +154,7 @@ Knapsack AdaptivePolicy::KnapsackOf(absl::Span<const TensorStatistics> statistic
     if (of.free[t]) {
       for (size_t k = 0; k < candidates_[t].all.size(); ++k) {
         const Candidate& candidate = candidates_[t].all[k];
-        error.push_back(ErrorOf(statistics[t], k));
+        error.push_back(ErrorOf(t, statistics[t], k));
         size.push_back(size_of(t, candidate.row, candidate.bytes));
       }
       knapsack.budget += error[reference[t]];
@@ -163,7 +180,7 @@ AdaptivePolicy::Problem AdaptivePolicy::ProblemOf(absl::Span<const TensorStatist
   Problem problem;
   problem.free.resize(candidates_.size());
   for (size_t t = 0; t < candidates_.size(); ++t) {
-    problem.free[t] = !held_[t] && !candidates_[t].Fixed() && !statistics[t].squared_error.empty();
+    problem.free[t] = Free(t, statistics[t]);
     // The others' exchanges take time as well.
     if (problem.free[t] || Timed()) problem.layers.push_back(t);
   }
@@ -237,6 +254,8 @@ absl::StatusOr<AdaptiveOutcome> AdaptivePolicy::Step(absl::Span<const TensorStat
     outcome.uniform_bytes += problem.free[t] ? candidates_[t].all[candidates_[t].uniform].bytes : 0;
   outcome.error = taken.error;
   outcome.budget = problem.knapsack.budget;
+  // Where a plan is at its bound, rounding may have put it below.
+  if (taken.error <= outcome.budget) outcome.lower_bound = std::min(outcome.lower_bound, ValueOf(taken));
   if (Timed()) {
     outcome.finish_ms = taken.finish;
     outcome.uniform_finish_ms = uniform.finish;
@@ -268,10 +287,10 @@ absl::StatusOr<AdaptiveOutcome> AdaptivePolicy::Step(absl::Span<const TensorStat
 void AdaptivePolicy::Adopt(absl::Span<const TensorStatistics> statistics, const std::vector<size_t>& choice,
                            const AdaptiveOutcome& outcome) {
   for (size_t t = 0; t < candidates_.size(); ++t) {
-    if (candidates_[t].Fixed() || held_[t] || statistics[t].squared_error.empty()) continue;
+    if (!Free(t, statistics[t])) continue;
     const Candidate& candidate = candidates_[t].all[choice[t]];
     rows_[t] = candidate.row;
-    const double error = ErrorOf(statistics[t], choice[t]);
+    const double error = ErrorOf(t, statistics[t], choice[t]);
     rows_[t].reason =
         absl::StrFormat("%s: %s, %.3g %% of the error, %.3g %% of the bytes", Name(options_.name),
                         SettingText(candidate.row), outcome.error > 0 ? 100 * error / outcome.error : 0.0,

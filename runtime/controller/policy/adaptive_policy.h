@@ -11,8 +11,10 @@
 //               it was last looked at, else half of them (Agarwal et al., MLSys 2021)
 //   lgreco_accordion   accordion's choice is the budget, and lgreco divides it
 //
-// `policy.error` says what adds up: norms, as published, or their squares, which the error of the whole is
-// made of. With squares the budget is alpha squared, so that alpha is of norms in both.
+// `policy.error` says what adds up: norms, as published; their squares, which the error of the whole is made
+// of; or squares over the mean square of the tensor's gradient, which is what an optimizer sees that divides
+// each gradient by its size (Adam): n e^2 / |g|^2, with n elements. With squares the budget is alpha squared,
+// so that alpha is of norms in all of them. A tensor without a gradient has no relative error, and stays.
 //
 // `policy.objective` says what lgreco makes small: bytes, or the time at which the last tensor of a step is
 // there, by the cost model fitted to what the job measured (calibration.h). Tensors whose exchange hides
@@ -96,7 +98,9 @@ class AdaptivePolicy {
 
  private:
   absl::Status Check(absl::Span<const TensorStatistics> statistics) const;
-  double ErrorOf(const TensorStatistics& statistics, size_t candidate) const;
+  double ErrorOf(size_t tensor, const TensorStatistics& statistics, size_t candidate) const;
+  // Whether it is among what is chosen for: neither held nor fixed, and its errors are known.
+  bool Free(size_t tensor, const TensorStatistics& statistics) const;
   std::vector<size_t> AccordionChoice(absl::Span<const TensorStatistics> statistics);
   // What is to be decided from one step's statistics.
   struct Problem {

@@ -12,8 +12,11 @@ namespace {
 constexpr size_t kWarm = 1;  // exchanges in which memory is touched for the first time
 constexpr size_t kFew = 2;   // times that are enough where they leave no doubt
 constexpr size_t kMost = 5;  // times whose medians decide otherwise
-constexpr double kClear = 2.0;
+constexpr double kClear = 0.5;
 constexpr double kMargin = 0.05;  // what a path in use gets more
+
+constexpr size_t kPartedElements = size_t{256} << 10;
+constexpr double kFirstPart = 0.25;
 
 constexpr uint64_t kLookEvery = 8;
 constexpr size_t kLooks = 5;
@@ -37,9 +40,9 @@ double Median(std::vector<double> times) {
   return (*std::max_element(times.begin(), middle) + *middle) / 2;
 }
 
-// Every time of `a` is at most a kClear-th of every time of `b`.
-bool AllLess(const std::vector<double>& a, const std::vector<double>& b) {
-  return *std::max_element(a.begin(), a.end()) * kClear <= *std::min_element(b.begin(), b.end());
+// Every time of `a` is at most that part of every time of `b`.
+bool AllLess(const std::vector<double>& a, double part, const std::vector<double>& b) {
+  return *std::max_element(a.begin(), a.end()) <= part * *std::min_element(b.begin(), b.end());
 }
 
 }  // namespace
@@ -68,10 +71,15 @@ std::string Reason(const PathDecision& decision) {
   const std::string_view other = dense ? Name(Path::kCompressed) : Name(Path::kDense);
   const double used_ms = dense ? decision.dense_ms : decision.compressed_ms;
   const double other_ms = dense ? decision.compressed_ms : decision.dense_ms;
-  if (used_ms < other_ms) return absl::StrFormat("%s is faster: %.3g ms < %.3g ms", used, used_ms, other_ms);
+  if (used_ms < other_ms) {
+    const std::string_view about = decision.dense_part < 1 ? "about " : "";
+    return absl::StrFormat("%s is faster: %.3g ms < %s%.3g ms", used, used_ms, about, other_ms);
+  }
   const std::string_view much = other_ms < used_ms ? "much " : "";
   return absl::StrFormat("%s is not %sfaster: %.3g ms, %s %.3g ms", other, much, other_ms, used, used_ms);
 }
+
+double FirstDensePart(size_t elements) { return elements < kPartedElements ? 1 : kFirstPart; }
 
 bool PathChoice::Exchanged() {
   ++since_;
@@ -91,11 +99,20 @@ std::optional<PathDecision> PathChoice::Step(const PathTimes& slowest) {
   if (!Taken(slowest.compressed_ms) || !Taken(slowest.dense_ms)) return std::nullopt;
   if (warm_ < kWarm) {
     ++warm_;
+    if (slowest.compressed_ms > slowest.dense_ms) part_ = 1;  // a part will not tell
     return std::nullopt;
   }
   compressed_.push_back(slowest.compressed_ms);
   dense_.push_back(slowest.dense_ms);
-  if (compressed_.size() < kFew || (compressed_.size() < kMost && !Clear())) return std::nullopt;
+  if (compressed_.size() < kFew) return std::nullopt;
+  if (part_ < 1) {
+    if (AllLess(compressed_, worth_, dense_)) return Decide();
+    part_ = 1;
+    compressed_.clear();
+    dense_.clear();
+    return std::nullopt;
+  }
+  if (compressed_.size() < kMost && !Clear()) return std::nullopt;
   return Decide();
 }
 
@@ -111,6 +128,7 @@ void PathChoice::Try(TrialCause cause) {
   trying_ = true;
   cause_ = cause;
   warm_ = 0;
+  part_ = first_part_;
   compressed_.clear();
   dense_.clear();
 }
@@ -125,13 +143,16 @@ void PathChoice::Look(double ms) {
   if (now * kMuch < in_use_ms_) Try(TrialCause::kFaster);
 }
 
-bool PathChoice::Clear() const { return AllLess(compressed_, dense_) || AllLess(dense_, compressed_); }
+bool PathChoice::Clear() const {
+  return AllLess(compressed_, kClear, dense_) || AllLess(dense_, kClear, compressed_);
+}
 
 PathDecision PathChoice::Decide() {
   PathDecision decision;
   decision.cause = cause_;
   decision.compressed_ms = Median(compressed_);
-  decision.dense_ms = Median(dense_);
+  decision.dense_ms = Median(dense_) / part_;
+  decision.dense_part = part_;
   const bool was_dense = path_ == Path::kDense;
   const double most = worth_ * (was_dense ? 1 - kMargin : 1) * decision.dense_ms;
   const bool dense = decision.compressed_ms > most;
@@ -140,8 +161,8 @@ PathDecision PathChoice::Decide() {
 
   unchanged_ = decision.changed || !decided_ ? 0 : std::min(unchanged_ + 1, kMostDoublings);
   in_use_ms_ = dense ? decision.dense_ms : decision.compressed_ms;
-  const double trial =
-      static_cast<double>(kWarm + compressed_.size()) * (dense ? decision.compressed_ms : decision.dense_ms);
+  const double trial = static_cast<double>(kWarm + compressed_.size()) *
+                       (dense ? decision.compressed_ms : part_ * decision.dense_ms);
   const double wait = std::ldexp(trial, unchanged_) / kShare;
   // Times of 0 give no wait that could be divided out.
   wait_ = static_cast<uint64_t>(

@@ -7,7 +7,10 @@
 //   trial    the tensor is compressed, and a dense exchange is timed beside each of its own. After a first
 //            one that only warms up, 2 times of each decide where all of one are at least twice the other's,
 //            else the medians of 5. Compressed it stays where that is worth its while (`worth` below), and
-//            becomes where that takes a twentieth less yet.
+//            becomes where that takes a twentieth less yet. Of a large tensor (`part` below) a quarter goes
+//            dense at first: the whole takes no less, and commonly four times as much, so where compressing
+//            is worth its while against a quarter nothing is left to be asked. Otherwise the whole is
+//            timed.
 //   settled  the faster path is in use. Every 8th exchange is looked at. A trial comes when the median of
 //            the last 5 looks is twice or half of what was decided from, and in any case after a wait in
 //            which a trial's cost is a hundredth of the time spent; the wait doubles with each trial that
@@ -52,9 +55,10 @@ struct PathDecision {
   bool changed = false;  // another path than before the trial; a first trial begins with compressed
   TrialCause cause = TrialCause::kFirst;
   double compressed_ms = 0;  // medians
-  double dense_ms = 0;
+  double dense_ms = 0;       // where only a part went dense, what the whole would have taken at its rate
+  double dense_part = 1;     // of the tensor
 };
-// "dense is faster: 1.2 ms < 1.9 ms"
+// "dense is faster: 1.2 ms < 1.9 ms"; "compressed is faster: 1.2 ms < about 40 ms", where a part went dense
 std::string Reason(const PathDecision& decision);
 
 // What part of the dense exchange's time a compressed one may take at most, to be worth its while: its step
@@ -64,14 +68,20 @@ std::string Reason(const PathDecision& decision);
 inline constexpr double kWorthBetweenMachines = 0.8;
 inline constexpr double kWorthWithinMachine = 0.5;
 
+// The part of a tensor of so many elements that trials begin with. Small ones are mostly latency.
+double FirstDensePart(size_t elements);
+
 class PathChoice {
  public:
-  explicit PathChoice(double worth = kWorthBetweenMachines) : worth_(worth) {}
+  explicit PathChoice(double worth = kWorthBetweenMachines, double first_part = 1)
+      : worth_(worth), first_part_(first_part), part_(first_part) {}
 
   // Where the tensor is to go from its next step on.
   Path path() const { return trying_ ? Path::kCompressed : path_; }
   // While it is compressed, a dense exchange is to be timed beside each of its own.
   bool trying() const { return trying_; }
+  // How much of the tensor that dense exchange is to have, up to 1.
+  double dense_part() const { return part_; }
 
   // Exchanges since it was decided that it goes dense; 0 on trial, and compressed.
   uint64_t dense_run() const { return path() == Path::kDense ? since_ : 0; }
@@ -79,8 +89,8 @@ class PathChoice {
   // The tensor has been exchanged. True: Step is to get the times of this exchange.
   bool Exchanged();
 
-  // Times of an exchange, any number of exchanges later; what is missing is kMissing. The decision, if this
-  // ends a trial.
+  // Times of an exchange, any number of exchanges later; what is missing is kMissing. On trial `dense_ms` is
+  // that of the part. The decision, if this ends a trial.
   std::optional<PathDecision> Step(const PathTimes& slowest);
 
   // The tensor goes by another plan: what was measured means nothing any more.
@@ -100,6 +110,8 @@ class PathChoice {
   PathDecision Decide();
 
   double worth_;
+  double first_part_;
+  double part_;
   Path path_ = Path::kCompressed;
   bool trying_ = true;
   TrialCause cause_ = TrialCause::kFirst;

@@ -12,7 +12,7 @@
 namespace terse::engine {
 namespace {
 
-// Counting positions takes a second look at every payload, so few exchanges of a tensor are counted.
+// Uniting positions takes a second look at every payload, so few exchanges of a tensor are counted.
 constexpr uint64_t kBuildUpInterval = 64;
 
 constexpr size_t kClearedAtOnce = size_t{1} << 18;  // elements between two looks at the wire
@@ -69,9 +69,7 @@ absl::Status BatchRunner::RunAllGather(const BatchContext& context, absl::Span<I
     }
     const absl::Span<float> result = ResultSpan(item, &output_);
     if (absl::Status status = AddUp(item, payloads, result); !status.ok()) return status;
-    if (item.tensor->exchanges % kBuildUpInterval == 0) {
-      if (absl::Status status = CountBuildUp(item, payloads); !status.ok()) return status;
-    }
+    if (absl::Status status = UnitePositions(&item, payloads); !status.ok()) return status;
     Finish(context, &item, result);
   }
   return CheckAtEnd(rest);
@@ -109,21 +107,32 @@ absl::Status BatchRunner::AddUp(const Item& item, absl::Span<const wire::Bytes> 
   return absl::OkStatus();
 }
 
-absl::Status BatchRunner::CountBuildUp(const Item& item, absl::Span<const wire::Bytes> payloads) {
-  const size_t n = item.tensor->elements;
-  const absl::Span<uint32_t> positions = positions_.Get(item.tensor->codec->MostEntries(item.params, n));
-  BuildUp& build_up = item.tensor->stats.build_up;
-  union_.Reset(n);
+absl::Status BatchRunner::UnitePositions(Item* item, absl::Span<const wire::Bytes> payloads) {
+  Tensor& tensor = *item->tensor;
+  const bool counted = tensor.exchanges % kBuildUpInterval == 0;
+  const size_t most = tensor.codec->MostEntries(item->params, tensor.elements);
+  const bool wanted = most > 0 && most <= tensor.method->most_support();
+  if (!counted && !wanted) return absl::OkStatus();
+  const absl::Span<uint32_t> positions = positions_.Get(most);
+  size_t selected = 0;
+  union_.Reset(tensor.elements);
   for (const wire::Bytes payload : payloads) {
-    const absl::StatusOr<size_t> count = item.tensor->codec->Support(item.params, payload, n, positions);
+    const absl::StatusOr<size_t> count =
+        tensor.codec->Support(item->params, payload, tensor.elements, positions);
     if (!count.ok()) return count.status();
     union_.Insert(positions.first(*count));
-    build_up.selected += *count;
+    selected += *count;
   }
-  const size_t distinct = union_.Count();
-  build_up.distinct += distinct;
-  build_up.accepted += distinct;
-  ++build_up.exchanges;
+  support_.resize(selected);
+  support_.resize(union_.CopyTo(support_.data()));
+  if (counted) {
+    BuildUp& build_up = tensor.stats.build_up;
+    build_up.selected += selected;
+    build_up.distinct += support_.size();
+    build_up.accepted += support_.size();
+    ++build_up.exchanges;
+  }
+  if (wanted) item->support = &support_;
   return absl::OkStatus();
 }
 

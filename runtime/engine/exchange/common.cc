@@ -161,7 +161,9 @@ void BatchRunner::Finish(const BatchContext& context, Item* item, absl::Span<flo
     tensor.last_finite = false;
     std::fill(result.begin(), result.end(), std::numeric_limits<float>::quiet_NaN());
   } else {
-    tensor.last_finite = tensor.method->AfterExchange(dense, result);
+    TensorMethod& method = *tensor.method;
+    tensor.last_finite = item->support != nullptr ? method.AfterSparse(*item->support, result)
+                                                  : method.AfterExchange(dense, result);
     tensor.pending.nonfinite = !tensor.last_finite;
   }
   StageOut(context, *item, result);
