@@ -139,20 +139,11 @@ void Replay(const RecordedGradients& rank, size_t t, const policy::TensorInfo& t
   }
 }
 
-constexpr wire::ErrorMetric kMetrics[] = {wire::ErrorMetric::kNorm, wire::ErrorMetric::kSquaredNorm,
-                                          wire::ErrorMetric::kRelative};
-
-// As `policy.error` has it.
-const char* Word(wire::ErrorMetric metric) {
-  switch (metric) {
-    case wire::ErrorMetric::kNorm:
-      return "l2";
-    case wire::ErrorMetric::kSquaredNorm:
-      return "squared";
-    case wire::ErrorMetric::kRelative:
-      return "relative";
-  }
-  return "";
+// What a word means for `policy.error`.
+wire::ErrorMetric MetricOf(const std::string& word) {
+  wire::Settings settings;
+  Take(settings.Set("policy.error", word, wire::Origin::kFlag));
+  return settings.config().policy.error;
 }
 
 // One comparison: a uniform setting, and the families that L-GreCo may choose from.
@@ -196,7 +187,8 @@ class Study {
 
   // The plan of least bytes whose measured error is not above the uniform setting's. Tables are estimates:
   // where alpha = 1 leaves more, the greatest alpha that does not is looked for.
-  nlohmann::json Decide(wire::ErrorMetric metric) {
+  nlohmann::json Decide(const std::string& error) {
+    const wire::ErrorMetric metric = MetricOf(error);
     const double uniform_error = Measured(uniform_, metric);
     Decision best = DecideAt(metric, 1);
     const double lower_bound = best.outcome.lower_bound;
@@ -225,7 +217,7 @@ class Study {
     return {{"gradients", options_.title},
             {"uniform", std::string(wire::Name(config_.compressor))},
             {"families", config_.policy.families},
-            {"error", Word(metric)},
+            {"error", error},
             {"tensors", Compressed()},
             {"uniform_bytes", best.outcome.uniform_bytes},
             {"bytes", best.outcome.bytes},
@@ -268,18 +260,7 @@ class Study {
       if (candidates_[t].Fixed()) continue;
       const auto [at, fresh] = measured_[t].try_emplace(wire::RowText(rows[t]), 0.0);
       if (fresh) at->second = SquaredLeft(t, rows[t]);
-      switch (metric) {
-        case wire::ErrorMetric::kNorm:
-          sum += std::sqrt(at->second);
-          break;
-        case wire::ErrorMetric::kSquaredNorm:
-          sum += at->second;
-          break;
-        case wire::ErrorMetric::kRelative:
-          sum += at->second * static_cast<double>(tensors_[t].elements) /
-                 (statistics_[t].norm * statistics_[t].norm);
-          break;
-      }
+      sum += policy::AddedError(metric, at->second, tensors_[t].elements, statistics_[t].norm);
     }
     return metric == wire::ErrorMetric::kNorm ? sum : std::sqrt(sum);
   }
@@ -363,8 +344,8 @@ int Main(const Options& options) {
       config.topk.density = options.density;
       if (mixed) config.policy.families = {"quantize", "topk", "powersgd"};
       Study study(ranks, options, config);
-      for (const wire::ErrorMetric metric : kMetrics) {
-        rows.push_back(study.Decide(metric));
+      for (const char* const error : {"l2", "squared", "relative"}) {
+        rows.push_back(study.Decide(error));
         if (!options.json) PrintRow(rows.back());
       }
     }

@@ -98,9 +98,8 @@ absl::Status AdaptivePolicy::Check(absl::Span<const TensorStatistics> statistics
   return absl::OkStatus();
 }
 
-double AdaptivePolicy::ErrorOf(size_t tensor, const TensorStatistics& statistics, size_t candidate) const {
-  const double squared = statistics.squared_error[candidate];
-  switch (options_.error) {
+double AddedError(wire::ErrorMetric metric, double squared, uint64_t elements, double norm) {
+  switch (metric) {
     case wire::ErrorMetric::kNorm:
       return std::sqrt(squared);
     case wire::ErrorMetric::kSquaredNorm:
@@ -108,7 +107,12 @@ double AdaptivePolicy::ErrorOf(size_t tensor, const TensorStatistics& statistics
     case wire::ErrorMetric::kRelative:
       break;
   }
-  return squared / statistics.norm * static_cast<double>(tensors_[tensor].elements) / statistics.norm;
+  return squared / norm * static_cast<double>(elements) / norm;
+}
+
+double AdaptivePolicy::ErrorOf(size_t tensor, const TensorStatistics& statistics, size_t candidate) const {
+  return AddedError(options_.error, statistics.squared_error[candidate], tensors_[tensor].elements,
+                    statistics.norm);
 }
 
 bool AdaptivePolicy::Free(size_t tensor, const TensorStatistics& statistics) const {
@@ -273,30 +277,24 @@ absl::StatusOr<AdaptiveOutcome> AdaptivePolicy::Step(absl::Span<const TensorStat
                         100 * options_.gain, Text(next, next_bytes),
                         Timed() ? Text(present, present_bytes) : absl::StrFormat("%.4g", present_bytes));
   }
-  if (outcome.changed) {
-    std::vector<size_t> choice = choice_;
-    for (size_t i = 0; i < problem.layers.size(); ++i) {
-      const size_t t = problem.layers[i];
-      if (problem.free[t]) choice[t] = (*wanted)[i];
-    }
-    Adopt(statistics, choice, outcome);
-  }
+  if (outcome.changed) Adopt(statistics, problem, *wanted, outcome);
   return outcome;
 }
 
-void AdaptivePolicy::Adopt(absl::Span<const TensorStatistics> statistics, const std::vector<size_t>& choice,
-                           const AdaptiveOutcome& outcome) {
-  for (size_t t = 0; t < candidates_.size(); ++t) {
-    if (!Free(t, statistics[t])) continue;
-    const Candidate& candidate = candidates_[t].all[choice[t]];
+void AdaptivePolicy::Adopt(absl::Span<const TensorStatistics> statistics, const Problem& problem,
+                           const std::vector<uint32_t>& wanted, const AdaptiveOutcome& outcome) {
+  for (size_t i = 0; i < problem.layers.size(); ++i) {
+    const size_t t = problem.layers[i];
+    if (!problem.free[t]) continue;
+    choice_[t] = wanted[i];
+    const Candidate& candidate = candidates_[t].all[choice_[t]];
     rows_[t] = candidate.row;
-    const double error = ErrorOf(t, statistics[t], choice[t]);
+    const double error = ErrorOf(t, statistics[t], choice_[t]);
     rows_[t].reason =
         absl::StrFormat("%s: %s, %.3g %% of the error, %.3g %% of the bytes", Name(options_.name),
                         SettingText(candidate.row), outcome.error > 0 ? 100 * error / outcome.error : 0.0,
                         outcome.bytes > 0 ? 100 * candidate.bytes / outcome.bytes : 0.0);
   }
-  choice_ = choice;
 }
 
 }  // namespace terse::policy

@@ -28,6 +28,7 @@
 #define TERSE_RUNTIME_CONTROLLER_POLICY_ADAPTIVE_POLICY_H_
 
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <string>
 #include <vector>
@@ -53,6 +54,10 @@ struct TensorStatistics {
   double ready_ms = 0;
   ExchangeTimes times = {};
 };
+
+// What leaving `squared` of a tensor of so many elements behind adds up to; not finite where that is relative
+// to a gradient of norm 0.
+double AddedError(wire::ErrorMetric metric, double squared, uint64_t elements, double norm);
 
 // What a call of Step came to.
 struct AdaptiveOutcome {
@@ -120,8 +125,8 @@ class AdaptivePolicy {
   std::string Text(const KnapsackAnswer& answer, double bytes) const;
   double ValueOf(const KnapsackAnswer& answer) const { return Timed() ? answer.finish : answer.size; }
   bool Timed() const { return options_.objective == wire::Objective::kTime; }
-  void Adopt(absl::Span<const TensorStatistics> statistics, const std::vector<size_t>& choice,
-             const AdaptiveOutcome& outcome);
+  void Adopt(absl::Span<const TensorStatistics> statistics, const Problem& problem,
+             const std::vector<uint32_t>& wanted, const AdaptiveOutcome& outcome);
 
   wire::Config config_;
   wire::Config::Policy options_;
