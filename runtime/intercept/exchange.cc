@@ -14,8 +14,9 @@ uint64_t HashOf(uint64_t settings, const std::vector<uint64_t>& period) {
   return hash | 1;
 }
 
-// A tensor rests after so many dense exchanges, in which what waits has gone along.
-constexpr int64_t kSettled = 16;
+// How many dense exchanges a tensor has before it rests, in which what waits goes along: a step drains as
+// much of a residual as its gradient is long, and a residual grew by no more in each compressed one.
+int64_t SettledAfter(int64_t compressed) { return std::clamp<int64_t>(compressed, 8, 64); }
 
 // For how many calls: the longer dense has been faster, the more. Of a long job's calls next to none go
 // through the group, and a change is still seen after some thousands.
@@ -181,8 +182,14 @@ Exchange::Outcome Exchange::Run(size_t position, const Call& call) {
   ++compressed_calls_;
   const Outcome outcome = RunTensor(tensor.id, call);
   int64_t dense_run = 0;
-  if (outcome == Outcome::kDone && settings_.drains &&
-      api_->tensor_dense_run(group_, tensor.id, &dense_run) == TERSE_OK && dense_run >= kSettled) {
+  if (outcome != Outcome::kDone || !settings_.drains ||
+      api_->tensor_dense_run(group_, tensor.id, &dense_run) != TERSE_OK) {
+    return outcome;
+  }
+  if (dense_run == 0) {
+    ++tensor.compressed;
+  } else if (dense_run >= SettledAfter(tensor.compressed)) {
+    tensor.compressed = 0;
     tensor.rest = RestAfter(dense_run);
   }
   return outcome;

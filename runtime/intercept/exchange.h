@@ -158,6 +158,7 @@ class Exchange {
   struct Tensor {
     terse_tensor_t id = -1;
     int64_t steps_outside = 0;  // gradients that went exact since the last exchange; the group is told next
+    int64_t compressed = 0;     // exchanges since it last rested
     int64_t rest = 0;           // calls that pass before the group has the next
   };
   // By signature and number within the period.

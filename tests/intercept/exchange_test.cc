@@ -524,15 +524,21 @@ TEST(Exchange, ATensorThatIsFasterDenseRests) {
                        .same = [](uint64_t) { return true; }});
     PeriodLearner learner;
     EXPECT_EQ(Passed(&exchange, &learner, 3), 3) << "until the period is known";
-    told_run = 15;
+    told_run = 0;
     group_calls = 0;
-    EXPECT_EQ(Passed(&exchange, &learner, 200), 0) << "what waits drains first";
-    EXPECT_EQ(group_calls, 200);
-    told_run = 16;
+    EXPECT_EQ(Passed(&exchange, &learner, 20), 0) << "compressed";
+    told_run = 19;
+    EXPECT_EQ(Passed(&exchange, &learner, 200), 0) << "what waits drains first, for as long as it grew";
+    EXPECT_EQ(group_calls, 220);
+    told_run = 20;
+    EXPECT_EQ(Passed(&exchange, &learner, 80), drains ? 79 : 0);
+    told_run = 7;
+    EXPECT_EQ(Passed(&exchange, &learner, 200), 0) << "little waits, but some exchanges are seen";
+    told_run = 8;
     group_calls = 0;
     EXPECT_EQ(Passed(&exchange, &learner, 10 * 64), drains ? 10 * 63 : 0) << "dgc counts exact gradients";
     EXPECT_EQ(group_calls, drains ? 10 : 10 * 64);
-    EXPECT_EQ(exchange.rested_calls(), drains ? 10 * 63 : 0);
+    EXPECT_EQ(exchange.rested_calls(), drains ? 79 + 10 * 63 : 0);
     told_run = 100;
     group_calls = 0;
     EXPECT_EQ(Passed(&exchange, &learner, 10 * 400), drains ? 10 * 399 : 0) << "rests grow with the run";
@@ -543,6 +549,10 @@ TEST(Exchange, ATensorThatIsFasterDenseRests) {
     told_run = 0;
     EXPECT_LE(Passed(&exchange, &learner, 1024), 1023);
     EXPECT_EQ(Passed(&exchange, &learner, 100), 0);
+    told_run = 63;
+    EXPECT_EQ(Passed(&exchange, &learner, 100), 0) << "much waits";
+    told_run = 64;
+    EXPECT_EQ(Passed(&exchange, &learner, 256), drains ? 255 : 0) << "but no more is waited for";
     exchange.Close();
   }
 }
