@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // SIMD kernels of quantize: codes to sums.
+#include <bit>
 #include <cstddef>
 
 // Highway includes this once for each target, so the guard turns over with the target.
@@ -48,6 +49,20 @@ class GroupLevels {
   VF table_[kPeers];
 };
 
+// Whether terms can be made with fewer roundings and the same bits (ScaledRows): a power of two as weight,
+// and nothing near the ends of fp32's range.
+inline bool Scalable(const float* minimum, const float* unit, size_t peers, float weight) {
+  const auto within = [](float x, int least, int most) {
+    const int exponent = static_cast<int>(std::bit_cast<uint32_t>(x) >> 23 & 255) - 127;
+    return exponent >= least && exponent <= most;
+  };
+  const auto middle = [&](float x) { return within(x, -60, 60); };
+  bool all = within(weight, -30, 0) && (std::bit_cast<uint32_t>(weight) & 0x807fffffu) == 0;
+  for (size_t p = 0; p < peers; ++p)
+    all = all && (minimum[p] == 0.0f || middle(minimum[p])) && middle(unit[p]);
+  return all;
+}
+
 struct DecodeCodeRows {
   uint32_t bits;
   const Peers& streams;
@@ -72,7 +87,11 @@ struct DecodeCodeRows {
       words[p] = reinterpret_cast<const uint32_t*>(streams.data[first + p]);
     }
     size_t i = begin;
-    if (bits == 4) {
+    if (kN < 16 && bits == 4 && Scalable(minimum + first, unit + first, kPeers, weight)) {
+      i = ScaledWords<4, 0, kMore>(first, words, start, begin, end);
+    } else if (kN < 16 && bits == 8 && Scalable(minimum + first, unit + first, kPeers, weight)) {
+      i = ScaledWords<8, 0, kMore>(first, words, start, begin, end);
+    } else if (bits == 4) {
       const GroupLevels<(kN >= 16), kPeers> levels(minimum + first, unit + first, weight);
       i = Words<4, kMore>(levels, words, start, begin, end);
     } else if (bits == 8) {
@@ -115,6 +134,46 @@ struct DecodeCodeRows {
       }
       WordRows<kBits, kBit + kBits, kMore>(levels, words, start, word, to + kLanes);
     }
+  }
+
+  // As Words, without shifts: a code stays where it is in its word, where it is a power of two times as
+  // large, and the unit is that much smaller, so their product is the same. What a power of two weighs loses
+  // nothing, so that product and sum are one rounding either way.
+  template <int kBits, int kBit, bool kMore, size_t kPeers>
+  HWY_INLINE size_t ScaledWords(size_t first, const uint32_t* const (&words)[kPeers], Start start,
+                                size_t begin, size_t end) const {
+    constexpr size_t kSpan = 32 / kBits * kLanes;
+    const size_t at = row + begin / kLanes;
+    if (at % (32 / kBits) != 0) return begin;
+    const size_t whole = begin + (end - begin) / kSpan * kSpan;
+    if constexpr (kBit < 32) {
+      constexpr bool kTop = kBit + kBits == 32;  // whose highest bit would be a sign
+      constexpr float kScale = kTop ? 1.0f : 1.0f / static_cast<float>(1u << kBit);
+      const VU mask = hn::Set(kU32, ((1u << kBits) - 1) << kBit);
+      const VF weights = hn::Set(kF32, weight);
+      VF low[kPeers];
+      VF step[kPeers];
+      for (size_t p = 0; p < kPeers; ++p) {
+        low[p] = hn::Set(kF32, minimum[first + p]);
+        step[p] = hn::Set(kF32, unit[first + p] * kScale);
+      }
+      size_t word = at * kBits / 32 * kLanes;
+      for (size_t i = begin + kBit / kBits * kLanes; i < whole; i += kSpan, word += kLanes) {
+        for (size_t v = 0; v < kVectors; ++v) {
+          VF sum = StartValue(start, out + i + v * kN);
+          for (size_t p = 0; p < kPeers; ++p) {
+            const VU loaded = hn::LoadU(kU32, words[p] + word + v * kN);
+            const VU code = kTop ? hn::ShiftRight<kBit>(loaded) : hn::And(loaded, mask);
+            const VF level = hn::ConvertTo(kF32, hn::BitCast(kI32, code));
+            const VF value = hn::Add(low[p], hn::Mul(level, step[p]));
+            sum = kMore || p > 0 ? hn::MulAdd(value, weights, sum) : hn::Mul(value, weights);
+          }
+          StoreSum(start, sum, out + i + v * kN);
+        }
+      }
+      ScaledWords<kBits, kBit + kBits, kMore>(first, words, start, begin, end);
+    }
+    return whole;
   }
 
   // A row of codes of any width, from any bit on.

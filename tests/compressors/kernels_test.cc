@@ -13,6 +13,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <limits>
+#include <random>
 #include <set>
 #include <string>
 
@@ -313,6 +314,42 @@ TEST(Streaming, WritesWhatOrdinaryStoresWrite) {
         EndStream();
         for (size_t i = 0; i < memory.size(); ++i) {
           ASSERT_EQ(memory[i], i >= shift && i < shift + n ? 0.0f : 7.0f) << kernels->name << " " << n;
+        }
+      }
+    }
+  }
+}
+
+// A weight that is a power of two, and levels of every size, go by ways of their own.
+TEST(QuantizeDecode, EveryTargetSumsTheSameBits) {
+  constexpr size_t n = 1000;
+  std::vector<std::byte> codes(kStreamPeers * n);
+  std::mt19937 random(9);
+  for (std::byte& code : codes) code = static_cast<std::byte>(random());
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  const float minimums[] = {-1.3f, 0.0f, -0.0f, 0.7f, 1e-38f, -1e-40f, 3e38f, -1e30f, 1e-25f, -kInfinity};
+  const float units[] = {0.173f, 0.0f, 1e-45f, 1e-38f, 1e-30f, 1e30f, -0.3f, kInfinity};
+  const std::vector<float> before = Normal(n, 10);
+  size_t next = 0;
+  for (const float weight : {1.0f, 0.5f, 0.25f, 0.2f, 0x1p-20f, 0x1p-40f, 2.0f}) {
+    for (const float minimum : minimums) {
+      for (const float unit : units) {
+        Peers from;
+        const size_t peers = 1 + next++ % kStreamPeers;
+        float low[kStreamPeers] = {minimum, -0.9f, 0.3f, minimum};
+        float step[kStreamPeers] = {0.11f, 0.21f, unit, unit};
+        if (peers < 3) step[peers - 1] = unit;
+        for (; from.count < peers; ++from.count) from.data[from.count] = codes.data() + from.count * n;
+        const uint32_t bits = next % 5 == 0 ? 3 : next % 2 == 0 ? 4 : 8;
+        const Start start = peers == 1 ? Start::kAssign : next % 3 == 0 ? Start::kAdd : Start::kZero;
+        std::vector<float> expected = before;
+        ScalarKernels().quantize_decode(bits, from, low, step, weight, 0, start, expected.data(), n);
+        for (const Kernels* target : AvailableKernels()) {
+          std::vector<float> sum = before;
+          target->quantize_decode(bits, from, low, step, weight, 0, start, sum.data(), n);
+          ASSERT_EQ(Bits(sum), Bits(expected))
+              << target->name << " " << bits << " bits, " << peers << " peers, weight " << weight << ", "
+              << minimum << " + " << unit;
         }
       }
     }
