@@ -52,6 +52,7 @@ TOPK_KEYS = "density: 0.01, warmup_density: [1.0, 0.25, 0.0625, 0.03], warmup_st
 TOPK_WARMUP = f"topk: {{{{{TOPK_KEYS}}}}}\n"
 FAMILIES = "name: lgreco, families: [quantize, topk, powersgd]"
 RELATIVE = "name: lgreco, error: relative"
+FOR_ADAM = "name: lgreco, error: adam"
 SETTINGS = {
     "sgd": Setting("sgd", "sgd", DENSE),
     "adam": Setting("adam", "adam", DENSE),
@@ -77,6 +78,10 @@ SETTINGS = {
     "lgreco_topk_relative": decided("topk", "topk", TOPK_WARMUP, policy=RELATIVE),
     "lgreco_powersgd_relative": decided("powersgd", "powersgd4", "powersgd: {{rank: 4}}\n", policy=RELATIVE),
     "lgreco_mixed_relative": decided("quantize", "quantize4", policy=f"{FAMILIES}, error: relative"),
+    "lgreco_quantize_adam": decided("quantize", "quantize4", policy=FOR_ADAM),
+    "lgreco_topk_adam": decided("topk", "topk", TOPK_WARMUP, policy=FOR_ADAM),
+    "lgreco_powersgd_adam": decided("powersgd", "powersgd4", "powersgd: {{rank: 4}}\n", policy=FOR_ADAM),
+    "lgreco_mixed_adam": decided("quantize", "quantize4", policy=f"{FAMILIES}, error: adam"),
     "lgreco_topk_mixed": decided("topk", "topk", TOPK_WARMUP, policy=FAMILIES),
 }
 

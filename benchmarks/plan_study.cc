@@ -344,7 +344,7 @@ int Main(const Options& options) {
       config.topk.density = options.density;
       if (mixed) config.policy.families = {"quantize", "topk", "powersgd"};
       Study study(ranks, options, config);
-      for (const char* const error : {"l2", "squared", "relative"}) {
+      for (const char* const error : {"l2", "squared", "relative", "adam"}) {
         rows.push_back(study.Decide(error));
         if (!options.json) PrintRow(rows.back());
       }

@@ -30,7 +30,7 @@ enum class SparseExchange : uint8_t { kAuto, kAllGather, kSparseReduce };
 
 // Who makes plans, and what of errors adds up to the budget (runtime/controller/policy/adaptive_policy.h).
 enum class PolicyName : uint8_t { kStatic, kLgreco, kAccordion, kLgrecoAccordion, kReplay };
-enum class ErrorMetric : uint8_t { kNorm, kSquaredNorm, kRelative };
+enum class ErrorMetric : uint8_t { kNorm, kSquaredNorm, kRelative, kAdam };
 // What a plan is to make small: bytes that are sent, or the time until the last tensor of a step is there.
 enum class Objective : uint8_t { kBytes, kTime };
 

@@ -195,6 +195,8 @@ std::string_view Name(ErrorMetric metric) {
       return "squared";
     case ErrorMetric::kRelative:
       return "relative";
+    case ErrorMetric::kAdam:
+      return "adam";
   }
   return "";
 }
@@ -259,7 +261,7 @@ constexpr PolicyName kPolicies[] = {PolicyName::kStatic, PolicyName::kLgreco, Po
                                     PolicyName::kLgrecoAccordion, PolicyName::kReplay};
 constexpr Objective kObjectives[] = {Objective::kBytes, Objective::kTime};
 constexpr ErrorMetric kErrorMetrics[] = {ErrorMetric::kNorm, ErrorMetric::kSquaredNorm,
-                                         ErrorMetric::kRelative};
+                                         ErrorMetric::kRelative, ErrorMetric::kAdam};
 constexpr DecayForm kDecayForms[] = {DecayForm::kBuffer, DecayForm::kLocal};
 constexpr Rounding kRoundings[] = {Rounding::kNearest, Rounding::kStochastic};
 constexpr QuantizeSpan kSpans[] = {QuantizeSpan::kMinMax, QuantizeSpan::kMax, QuantizeSpan::kL2};
@@ -396,8 +398,9 @@ std::vector<ConfigKey> MakeRows() {
                                                  "codecs to choose among for each tensor, beside compressor"),
       Choice<kErrorMetrics, &C::policy, &C::Policy::error>(
           "policy.error",
-          "what adds up to the budget: norms of errors, as published; their squares; or squares relative to "
-          "each tensor's gradient, for adaptive optimizers"),
+          "what adds up to the budget: norms of errors, as published; their squares; squares relative to "
+          "each "
+          "tensor's gradient; or what they cost Adam"),
       Number<kPositive, &C::policy, &C::Policy::alpha>(
           "policy.alpha", "the budget, as a multiple of the error that the configured setting leaves"),
       Number<kNotNegative, &C::policy, &C::Policy::gain>(

@@ -23,14 +23,14 @@ folder = pathlib.Path(sys.argv[1])
 rows = json.loads((folder / "rows").read_text(encoding="utf-8"))
 assert [(row["uniform"], len(row["families"]), row["error"]) for row in rows] == [
     (uniform, families, error) for uniform in ("quantize", "topk", "powersgd") for families in (0, 3)
-    for error in ("l2", "squared", "relative")], rows
+    for error in ("l2", "squared", "relative", "adam")], rows
 for row in rows:
     assert row["tensors"] == 7 == sum(row["settings"].values()), row
     assert 0 < row["measured_error"] <= row["uniform_error"] * (1 + 1e-12), row
     assert 0 < row["bytes"] <= row["uniform_bytes"], row
     assert row["alpha"] <= 1 and row["lower_bound"] <= row["bytes"] * (1 + 1e-12), row
 # One family's choices are among those of all three.
-for own, mixed in ((i, i + 3) for i in (0, 1, 2, 6, 7, 8, 12, 13, 14)):
+for own, mixed in ((i + own, i + own + 4) for i in (0, 8, 16) for own in range(4)):
     assert rows[mixed]["lower_bound"] <= rows[own]["lower_bound"] * (1 + 1e-9), (own, mixed)
 header = json.loads((folder / "rank0.safetensors").read_bytes()[8:][:struct.unpack(
     "<Q", (folder / "rank0.safetensors").read_bytes()[:8])[0]])

@@ -115,7 +115,7 @@ TEST(Candidates, AreAroundTheConfiguredSettingAndCheaperThanDense) {
 
 TEST(AdaptivePolicy, LgrecoSendsLessForTheSameError) {
   for (const auto& codec : {"quantize", "topk", "powersgd"}) {
-    for (const char* error : {"l2", "squared", "relative"}) {
+    for (const char* error : {"l2", "squared", "relative", "adam"}) {
       AdaptivePolicy policy(ConfigOf({{"compressor", codec}, {"policy.error", error}}), kRanks, Layers());
       const auto statistics = StatisticsOf(policy, kScales);
       const auto outcome = policy.Step(statistics);
@@ -172,9 +172,9 @@ TEST(AdaptivePolicy, RelativeErrorsDoNotAskForScales) {
   EXPECT_LE(first->error, first->budget);
 }
 
-// By hand: n e^2 / |g|^2 of two tensors.
-TEST(AdaptivePolicy, RelativeErrorsAreOfTheMeanSquare) {
-  AdaptivePolicy policy(ConfigOf({{"policy.error", "relative"}, {"policy.alpha", "0.5"}}), kRanks, Layers());
+// By hand: of two tensors n e^2 / |g|^2, and what that costs Adam, sqrt(n) e^2 / |g|.
+double BudgetOfTwo(const char* metric) {
+  AdaptivePolicy policy(ConfigOf({{"policy.error", metric}, {"policy.alpha", "0.5"}}), kRanks, Layers());
   std::vector<TensorStatistics> statistics = StatisticsOf(policy, kScales);
   statistics[3].squared_error.clear();
   statistics[4].squared_error.clear();
@@ -183,12 +183,41 @@ TEST(AdaptivePolicy, RelativeErrorsAreOfTheMeanSquare) {
   statistics[1].norm = 2;
   statistics[2].norm = 4;
   const auto outcome = policy.Step(statistics);
-  ASSERT_TRUE(outcome.ok());
-  EXPECT_DOUBLE_EQ(outcome->budget, 0.25 * (6.0 / 4 * 64 * 64 + 10.0 / 16 * 256 * 128));
+  EXPECT_TRUE(outcome.ok());
+  return outcome.ok() ? outcome->budget : 0.0;
 }
 
-TEST(AdaptivePolicy, ATensorWithoutAGradientHasNoRelativeError) {
-  AdaptivePolicy policy(ConfigOf({{"policy.error", "relative"}}), kRanks, Layers());
+TEST(AdaptivePolicy, RelativeErrorsAreOfTheMeanSquare) {
+  EXPECT_DOUBLE_EQ(BudgetOfTwo("relative"), 0.25 * (6.0 / 4 * 64 * 64 + 10.0 / 16 * 256 * 128));
+  EXPECT_DOUBLE_EQ(BudgetOfTwo("adam"), 0.25 * (6.0 / 2 * 64 + 10.0 / 4 * std::sqrt(256.0 * 128)));
+}
+
+// Of tensors that differ in their scale alone Adam's progress is the sum of |g|_1: what is left of the
+// smaller ones costs less than under `relative`, which makes all alike, and more than under `squared`.
+TEST(AdaptivePolicy, WhatErrorsCostAdamIsBetweenSquaresAndRelativeOnes) {
+  uint32_t spread[3] = {};
+  for (size_t i = 0; i < 3; ++i) {
+    const char* const metric[] = {"squared", "adam", "relative"};
+    AdaptivePolicy policy(ConfigOf({{"policy.error", metric[i]}, {"policy.gain", "0"}}), kRanks, Layers());
+    std::vector<TensorStatistics> statistics = StatisticsOf(policy, {1, 100, 1, 1, 1});
+    ASSERT_TRUE(policy.Step(statistics).ok());
+    uint32_t least = 8;
+    uint32_t most = 2;
+    for (size_t t = 1; t < 5; ++t) {
+      least = std::min(least, policy.rows()[t].params.bits);
+      most = std::max(most, policy.rows()[t].params.bits);
+    }
+    spread[i] = most - least;
+  }
+  EXPECT_GT(spread[0], spread[1]);
+  EXPECT_GT(spread[1], spread[2]);
+}
+
+class WithoutAGradient : public ::testing::TestWithParam<const char*> {};
+INSTANTIATE_TEST_SUITE_P(AdaptivePolicy, WithoutAGradient, ::testing::Values("relative", "adam"));
+
+TEST_P(WithoutAGradient, ATensorHasNoErrorThatIsByIt) {
+  AdaptivePolicy policy(ConfigOf({{"policy.error", GetParam()}}), kRanks, Layers());
   std::vector<TensorStatistics> statistics = StatisticsOf(policy, kScales);
   for (double& error : statistics[4].squared_error) error /= 200;
   for (const double norm : {0.0, 1e-300}) {

@@ -181,7 +181,7 @@ TEST(ConfigTable, Ranges) {
       {"policy.name", {"static", "lgreco", "accordion", "lgreco_accordion", "replay"}, {"L-GreCo", ""}},
       {"policy.interval", {"1", "1000000000"}, {"0", "-1", "auto"}},
       {"policy.window", {"1", "10"}, {"0"}},
-      {"policy.error", {"l2", "squared", "relative"}, {"l1"}},
+      {"policy.error", {"l2", "squared", "relative", "adam"}, {"l1"}},
       {"policy.alpha", {"0.5", "4"}, {"0", "-1", "inf"}},
       {"policy.gain", {"0", "0.5"}, {"-0.1"}},
       {"network.gbit", {"0.1", "400"}, {"0", "-1", "fast"}},

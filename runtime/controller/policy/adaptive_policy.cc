@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -31,6 +32,10 @@ std::string_view Name(wire::PolicyName name) {
   }
   return "";
 }
+
+// What waits that is longer than so many gradients says nothing of them: measured by them it would be all of
+// the budget, and leave the other tensors nothing to keep.
+constexpr double kMostWaiting = 1e4;
 
 // Accordion's relative change of a gradient's norm from which on a tensor is critical.
 constexpr double kCritical = 0.5;
@@ -99,15 +104,21 @@ absl::Status AdaptivePolicy::Check(absl::Span<const TensorStatistics> statistics
 }
 
 double AddedError(wire::ErrorMetric metric, double squared, uint64_t elements, double norm) {
+  const bool by_gradient = metric == wire::ErrorMetric::kRelative || metric == wire::ErrorMetric::kAdam;
+  if (by_gradient && !(std::sqrt(squared) <= kMostWaiting * norm)) {
+    return std::numeric_limits<double>::infinity();
+  }
   switch (metric) {
     case wire::ErrorMetric::kNorm:
       return std::sqrt(squared);
     case wire::ErrorMetric::kSquaredNorm:
       return squared;
     case wire::ErrorMetric::kRelative:
+      return squared / norm * static_cast<double>(elements) / norm;
+    case wire::ErrorMetric::kAdam:
       break;
   }
-  return squared / norm * static_cast<double>(elements) / norm;
+  return squared / norm * std::sqrt(static_cast<double>(elements));
 }
 
 double AdaptivePolicy::ErrorOf(size_t tensor, const TensorStatistics& statistics, size_t candidate) const {

@@ -12,9 +12,13 @@
 //   lgreco_accordion   accordion's choice is the budget, and lgreco divides it
 //
 // `policy.error` says what adds up: norms, as published; their squares, which the error of the whole is made
-// of; or squares over the mean square of the tensor's gradient, which is what an optimizer sees that divides
-// each gradient by its size (Adam): n e^2 / |g|^2, with n elements. With squares the budget is alpha squared,
-// so that alpha is of norms in all of them. A tensor without a gradient has no relative error, and stays.
+// of; squares over the mean square of the tensor's gradient, n e^2 / |g|^2 with n elements; or what they cost
+// Adam, sqrt(n) e^2 / |g|. With squares the budget is alpha squared, so that alpha is of norms in all of them.
+// A tensor without a gradient has none of the last two, and stays.
+//
+//   Adam divides each element by its root mean square, which noise of a relative variance of e^2 / |g|^2
+//   makes sqrt(1 + e^2 / |g|^2) times as large. A step of steepest descent in its norm lowers the loss by
+//   |g|_1, about sqrt(n) |g|, and so by sqrt(n) |g| e^2 / (2 |g|^2) less.
 //
 // `policy.objective` says what lgreco makes small: bytes, or the time at which the last tensor of a step is
 // there, by the cost model fitted to what the job measured (calibration.h). Tensors whose exchange hides
@@ -55,8 +59,8 @@ struct TensorStatistics {
   ExchangeTimes times = {};
 };
 
-// What leaving `squared` of a tensor of so many elements behind adds up to; not finite where that is relative
-// to a gradient of norm 0.
+// What leaving `squared` of a tensor of so many elements behind adds up to; infinite where that is by a
+// gradient next to which it is nothing.
 double AddedError(wire::ErrorMetric metric, double squared, uint64_t elements, double norm);
 
 // What a call of Step came to.
