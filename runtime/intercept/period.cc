@@ -88,11 +88,11 @@ void PeriodLearner::Grow() {
 }
 
 void PeriodLearner::RollWindows(uint64_t index, uint64_t signature) {
-  static constexpr auto leaving = Leaving(kWindows);
+  static constexpr auto kLeavingOf = Leaving(kWindows);
   for (size_t i = 0; i < kWindows.size(); ++i) {
     uint64_t& hash = window_hashes_[i];
     hash = hash * kBase + signature;
-    if (index > kWindows[i]) hash -= leaving[i] * At(index - kWindows[i]);
+    if (index > kWindows[i]) hash -= kLeavingOf[i] * At(index - kWindows[i]);
   }
 }
 

@@ -322,14 +322,14 @@ TEST(Streaming, WritesWhatOrdinaryStoresWrite) {
 
 // A weight that is a power of two, and levels of every size, go by ways of their own.
 TEST(QuantizeDecode, EveryTargetSumsTheSameBits) {
-  constexpr size_t n = 1000;
-  std::vector<std::byte> codes(kStreamPeers * n);
+  constexpr size_t kElements = 1000;
+  std::vector<std::byte> codes(kStreamPeers * kElements);
   std::mt19937 random(9);
   for (std::byte& code : codes) code = static_cast<std::byte>(random());
   constexpr float kInfinity = std::numeric_limits<float>::infinity();
   const float minimums[] = {-1.3f, 0.0f, -0.0f, 0.7f, 1e-38f, -1e-40f, 3e38f, -1e30f, 1e-25f, -kInfinity};
   const float units[] = {0.173f, 0.0f, 1e-45f, 1e-38f, 1e-30f, 1e30f, -0.3f, kInfinity};
-  const std::vector<float> before = Normal(n, 10);
+  const std::vector<float> before = Normal(kElements, 10);
   size_t next = 0;
   for (const float weight : {1.0f, 0.5f, 0.25f, 0.2f, 0x1p-20f, 0x1p-40f, 2.0f}) {
     for (const float minimum : minimums) {
@@ -339,14 +339,15 @@ TEST(QuantizeDecode, EveryTargetSumsTheSameBits) {
         float low[kStreamPeers] = {minimum, -0.9f, 0.3f, minimum};
         float step[kStreamPeers] = {0.11f, 0.21f, unit, unit};
         if (peers < 3) step[peers - 1] = unit;
-        for (; from.count < peers; ++from.count) from.data[from.count] = codes.data() + from.count * n;
+        for (; from.count < peers; ++from.count)
+          from.data[from.count] = codes.data() + from.count * kElements;
         const uint32_t bits = next % 5 == 0 ? 3 : next % 2 == 0 ? 4 : 8;
         const Start start = peers == 1 ? Start::kAssign : next % 3 == 0 ? Start::kAdd : Start::kZero;
         std::vector<float> expected = before;
-        ScalarKernels().quantize_decode(bits, from, low, step, weight, 0, start, expected.data(), n);
+        ScalarKernels().quantize_decode(bits, from, low, step, weight, 0, start, expected.data(), kElements);
         for (const Kernels* target : AvailableKernels()) {
           std::vector<float> sum = before;
-          target->quantize_decode(bits, from, low, step, weight, 0, start, sum.data(), n);
+          target->quantize_decode(bits, from, low, step, weight, 0, start, sum.data(), kElements);
           ASSERT_EQ(Bits(sum), Bits(expected))
               << target->name << " " << bits << " bits, " << peers << " peers, weight " << weight << ", "
               << minimum << " + " << unit;
@@ -357,20 +358,21 @@ TEST(QuantizeDecode, EveryTargetSumsTheSameBits) {
 }
 
 TEST(Streaming, SumsAroundTheCachesAsIntoThem) {
-  constexpr size_t n = 1000;
-  std::vector<std::byte> bytes(kStreamPeers * n * sizeof(float));
-  const std::vector<float> values = Normal(kStreamPeers * n, 6);
+  constexpr size_t kElements = 1000;
+  std::vector<std::byte> bytes(kStreamPeers * kElements * sizeof(float));
+  const std::vector<float> values = Normal(kStreamPeers * kElements, 6);
   std::memcpy(bytes.data(), values.data(), bytes.size());
   const float levels[2][kStreamPeers] = {{-1.0f, 0.5f, 0.0f, -7.0f}, {0.25f, 1.0f, 0.0f, 3.0f}};
   for (const Kernels* kernels : AvailableKernels()) {
     for (size_t peers = 1; peers <= kStreamPeers; ++peers) {
       Peers from;
-      for (; from.count < peers; ++from.count) from.data[from.count] = bytes.data() + from.count * n * 4;
+      for (; from.count < peers; ++from.count)
+        from.data[from.count] = bytes.data() + from.count * kElements * 4;
       const auto all = [&](Start start, float* out) {
-        kernels->onebit_decode(from, levels[0], start, out, n);
-        kernels->quantize_decode(4, from, levels[0], levels[1], 0.3f, 8, start, out + 1024, n);
-        kernels->quantize_decode(8, from, levels[0], levels[1], 0.3f, 0, start, out + 2048, n);
-        kernels->decode_elements(ElementFormat::kBf16, from, 0.3f, start, out + 3072, n);
+        kernels->onebit_decode(from, levels[0], start, out, kElements);
+        kernels->quantize_decode(4, from, levels[0], levels[1], 0.3f, 8, start, out + 1024, kElements);
+        kernels->quantize_decode(8, from, levels[0], levels[1], 0.3f, 0, start, out + 2048, kElements);
+        kernels->decode_elements(ElementFormat::kBf16, from, 0.3f, start, out + 3072, kElements);
       };
       for (const size_t shift : {0, 1}) {
         FloatVector plain(4096 + shift, 7.0f);

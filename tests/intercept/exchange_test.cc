@@ -23,7 +23,6 @@ namespace {
 
 using ::terse::testing::InprocYaml;
 using ::terse::testing::Noise;
-using ::terse::testing::SameBits;
 using ::terse::testing::UniqueHub;
 using ::testing::HasSubstr;
 using Outcome = Exchange::Outcome;

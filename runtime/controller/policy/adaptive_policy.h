@@ -13,8 +13,8 @@
 //
 // `policy.error` says what adds up: norms, as published; their squares, which the error of the whole is made
 // of; squares over the mean square of the tensor's gradient, n e^2 / |g|^2 with n elements; or what they cost
-// Adam, sqrt(n) e^2 / |g|. With squares the budget is alpha squared, so that alpha is of norms in all of them.
-// A tensor without a gradient has none of the last two, and stays.
+// Adam, sqrt(n) e^2 / |g|. With squares the budget is alpha squared, so that alpha is of norms in all of
+// them. A tensor without a gradient has none of the last two, and stays.
 //
 //   Adam divides each element by its root mean square, which noise of a relative variance of e^2 / |g|^2
 //   makes sqrt(1 + e^2 / |g|^2) times as large. A step of steepest descent in its norm lowers the loss by
