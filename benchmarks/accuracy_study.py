@@ -50,9 +50,21 @@ ADAM_CORRECTED = "method: onebit_adam\ncompressor: onebit\nadam: {{freeze: {earl
 BLOCKS = "onebit: {{scale: l1, block: 1024}}\n"
 TOPK_KEYS = "density: 0.01, warmup_density: [1.0, 0.25, 0.0625, 0.03], warmup_steps: {early}"
 TOPK_WARMUP = f"topk: {{{{{TOPK_KEYS}}}}}\n"
-FAMILIES = "name: lgreco, families: [quantize, topk, powersgd]"
-RELATIVE = "name: lgreco, error: relative"
-FOR_ADAM = "name: lgreco, error: adam"
+LGRECO = "name: lgreco"
+FAMILIES = f"{LGRECO}, families: [quantize, topk, powersgd]"
+
+
+def decided_by(metric):
+    """L-GreCo in each family and in all three, where errors add up by a metric."""
+    error = f", error: {metric}"
+    return {
+        f"lgreco_quantize_{metric}": decided("quantize", "quantize4", policy=LGRECO + error),
+        f"lgreco_topk_{metric}": decided("topk", "topk", TOPK_WARMUP, policy=LGRECO + error),
+        f"lgreco_powersgd_{metric}": decided("powersgd", "powersgd4", "powersgd: {{rank: 4}}\n", policy=LGRECO + error),
+        f"lgreco_mixed_{metric}": decided("quantize", "quantize4", policy=FAMILIES + error),
+    }
+
+
 SETTINGS = {
     "sgd": Setting("sgd", "sgd", DENSE),
     "adam": Setting("adam", "adam", DENSE),
@@ -74,14 +86,8 @@ SETTINGS = {
     "lgreco_topk": decided("topk", "topk", TOPK_WARMUP),
     "lgreco_powersgd": decided("powersgd", "powersgd4", "powersgd: {{rank: 4}}\n"),
     "lgreco_mixed": decided("quantize", "quantize4", policy=FAMILIES),
-    "lgreco_quantize_relative": decided("quantize", "quantize4", policy=RELATIVE),
-    "lgreco_topk_relative": decided("topk", "topk", TOPK_WARMUP, policy=RELATIVE),
-    "lgreco_powersgd_relative": decided("powersgd", "powersgd4", "powersgd: {{rank: 4}}\n", policy=RELATIVE),
-    "lgreco_mixed_relative": decided("quantize", "quantize4", policy=f"{FAMILIES}, error: relative"),
-    "lgreco_quantize_adam": decided("quantize", "quantize4", policy=FOR_ADAM),
-    "lgreco_topk_adam": decided("topk", "topk", TOPK_WARMUP, policy=FOR_ADAM),
-    "lgreco_powersgd_adam": decided("powersgd", "powersgd4", "powersgd: {{rank: 4}}\n", policy=FOR_ADAM),
-    "lgreco_mixed_adam": decided("quantize", "quantize4", policy=f"{FAMILIES}, error: adam"),
+    **decided_by("relative"),
+    **decided_by("adam"),
     "lgreco_topk_mixed": decided("topk", "topk", TOPK_WARMUP, policy=FAMILIES),
 }
 

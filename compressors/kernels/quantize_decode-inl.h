@@ -49,8 +49,8 @@ class GroupLevels {
   VF table_[kPeers];
 };
 
-// Whether terms can be made with fewer roundings and the same bits (ScaledRows): a power of two as weight,
-// and nothing near the ends of fp32's range.
+// Whether terms can be made with fewer instructions and the same bits (ScaledRows): a power of two as
+// weight, and nothing near the ends of fp32's range.
 inline bool Scalable(const float* minimum, const float* unit, size_t peers, float weight) {
   const auto within = [](float x, int least, int most) {
     const int exponent = static_cast<int>(std::bit_cast<uint32_t>(x) >> 23 & 255) - 127;
@@ -87,29 +87,27 @@ struct DecodeCodeRows {
       words[p] = reinterpret_cast<const uint32_t*>(streams.data[first + p]);
     }
     size_t i = begin;
-    if (kN < 16 && bits == 4 && Scalable(minimum + first, unit + first, kPeers, weight)) {
-      i = ScaledWords<4, 0, kMore>(first, words, start, begin, end);
-    } else if (kN < 16 && bits == 8 && Scalable(minimum + first, unit + first, kPeers, weight)) {
-      i = ScaledWords<8, 0, kMore>(first, words, start, begin, end);
-    } else if (bits == 4) {
-      const GroupLevels<(kN >= 16), kPeers> levels(minimum + first, unit + first, weight);
-      i = Words<4, kMore>(levels, words, start, begin, end);
-    } else if (bits == 8) {
-      const GroupLevels<false, kPeers> levels(minimum + first, unit + first, weight);
-      i = Words<8, kMore>(levels, words, start, begin, end);
-    }
+    if (bits == 4) i = Words<4, kMore>(first, words, start, begin, end);
+    if (bits == 8) i = Words<8, kMore>(first, words, start, begin, end);
     if (i == end) return;
     const GroupLevels<false, kPeers> levels(minimum + first, unit + first, weight);
     for (; i < end; i += kLanes) AnyRow<kMore>(levels, words, start, i);
   }
 
   // Whole words of rows, if the rows begin with one; returns where the rest begins.
-  template <int kBits, bool kMore, typename Levels, size_t kPeers>
-  HWY_INLINE size_t Words(const Levels& levels, const uint32_t* const (&words)[kPeers], Start start, size_t i,
+  template <int kBits, bool kMore, size_t kPeers>
+  HWY_INLINE size_t Words(size_t first, const uint32_t* const (&words)[kPeers], Start start, size_t i,
                           size_t end) const {
     constexpr size_t kRows = 32 / kBits;
+    constexpr bool kTable = kN >= 16 && kBits == 4;
     const size_t at = row + i / kLanes;
     if (at % kRows != 0) return i;
+    if (kN < 16 && Scalable(minimum + first, unit + first, kPeers, weight)) {
+      const size_t whole = i + (end - i) / (kRows * kLanes) * kRows * kLanes;
+      ScaledRows<kBits, 0, kMore>(first, words, start, at / kRows * kLanes, i, whole);
+      return whole;
+    }
+    const GroupLevels<kTable, kPeers> levels(minimum + first, unit + first, weight);
     for (size_t word = at / kRows * kLanes; i + kRows * kLanes <= end; i += kRows * kLanes, word += kLanes) {
       WordRows<kBits, 0, kMore>(levels, words, start, word, out + i);
     }
@@ -136,16 +134,13 @@ struct DecodeCodeRows {
     }
   }
 
-  // As Words, without shifts: a code stays where it is in its word, where it is a power of two times as
-  // large, and the unit is that much smaller, so their product is the same. What a power of two weighs loses
-  // nothing, so that product and sum are one rounding either way.
+  // The row whose codes are from bit kBit of the words on in each word's rows up to `end`, and those behind
+  // it, without shifts: a code stays where it is in its word, where it is a power of two times as large, and
+  // the unit is that much smaller, so their product is the same. What a power of two weighs loses nothing, so
+  // that product and sum are one rounding either way.
   template <int kBits, int kBit, bool kMore, size_t kPeers>
-  HWY_INLINE size_t ScaledWords(size_t first, const uint32_t* const (&words)[kPeers], Start start,
-                                size_t begin, size_t end) const {
-    constexpr size_t kSpan = 32 / kBits * kLanes;
-    const size_t at = row + begin / kLanes;
-    if (at % (32 / kBits) != 0) return begin;
-    const size_t whole = begin + (end - begin) / kSpan * kSpan;
+  HWY_INLINE void ScaledRows(size_t first, const uint32_t* const (&words)[kPeers], Start start, size_t word,
+                             size_t begin, size_t end) const {
     if constexpr (kBit < 32) {
       constexpr bool kTop = kBit + kBits == 32;  // whose highest bit would be a sign
       constexpr float kScale = kTop ? 1.0f : 1.0f / static_cast<float>(1u << kBit);
@@ -157,12 +152,12 @@ struct DecodeCodeRows {
         low[p] = hn::Set(kF32, minimum[first + p]);
         step[p] = hn::Set(kF32, unit[first + p] * kScale);
       }
-      size_t word = at * kBits / 32 * kLanes;
-      for (size_t i = begin + kBit / kBits * kLanes; i < whole; i += kSpan, word += kLanes) {
+      size_t at = word;
+      for (size_t i = begin; i < end; i += 32 / kBits * kLanes, at += kLanes) {
         for (size_t v = 0; v < kVectors; ++v) {
           VF sum = StartValue(start, out + i + v * kN);
           for (size_t p = 0; p < kPeers; ++p) {
-            const VU loaded = hn::LoadU(kU32, words[p] + word + v * kN);
+            const VU loaded = hn::LoadU(kU32, words[p] + at + v * kN);
             const VU code = kTop ? hn::ShiftRight<kBit>(loaded) : hn::And(loaded, mask);
             const VF level = hn::ConvertTo(kF32, hn::BitCast(kI32, code));
             const VF value = hn::Add(low[p], hn::Mul(level, step[p]));
@@ -171,9 +166,8 @@ struct DecodeCodeRows {
           StoreSum(start, sum, out + i + v * kN);
         }
       }
-      ScaledWords<kBits, kBit + kBits, kMore>(first, words, start, begin, end);
+      ScaledRows<kBits, kBit + kBits, kMore>(first, words, start, word, begin + kLanes, end);
     }
-    return whole;
   }
 
   // A row of codes of any width, from any bit on.

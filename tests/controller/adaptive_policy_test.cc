@@ -3,6 +3,7 @@
 // The policies that decide while a job trains, on statistics that are written down here.
 #include "runtime/controller/policy/adaptive_policy.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <string>

@@ -104,21 +104,11 @@ absl::Status AdaptivePolicy::Check(absl::Span<const TensorStatistics> statistics
 }
 
 double AddedError(wire::ErrorMetric metric, double squared, uint64_t elements, double norm) {
-  const bool by_gradient = metric == wire::ErrorMetric::kRelative || metric == wire::ErrorMetric::kAdam;
-  if (by_gradient && !(std::sqrt(squared) <= kMostWaiting * norm)) {
-    return std::numeric_limits<double>::infinity();
-  }
-  switch (metric) {
-    case wire::ErrorMetric::kNorm:
-      return std::sqrt(squared);
-    case wire::ErrorMetric::kSquaredNorm:
-      return squared;
-    case wire::ErrorMetric::kRelative:
-      return squared / norm * static_cast<double>(elements) / norm;
-    case wire::ErrorMetric::kAdam:
-      break;
-  }
-  return squared / norm * std::sqrt(static_cast<double>(elements));
+  if (metric == wire::ErrorMetric::kNorm) return std::sqrt(squared);
+  if (metric == wire::ErrorMetric::kSquaredNorm) return squared;
+  if (!(std::sqrt(squared) <= kMostWaiting * norm)) return std::numeric_limits<double>::infinity();
+  const auto n = static_cast<double>(elements);
+  return metric == wire::ErrorMetric::kRelative ? squared / norm * n / norm : squared / norm * std::sqrt(n);
 }
 
 double AdaptivePolicy::ErrorOf(size_t tensor, const TensorStatistics& statistics, size_t candidate) const {
