@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -20,6 +21,7 @@ namespace terse {
 namespace {
 
 constexpr size_t kMaxBlock = size_t{1} << 20;
+constexpr size_t kBlocksTogether = 16;  // at most, in Encode
 constexpr float kSaturate = 0x1p126f;
 constexpr float kLeastUnit = 0x1p-126f;  // its reciprocal is finite
 
@@ -65,6 +67,9 @@ bool Good(const wire::CodecParams& params, const Levels& levels) {
   return !std::signbit(levels.unit) && std::isfinite(levels.minimum + greatest_code * levels.unit);
 }
 
+// The float before x > 0 (std::nextafter, which is a call for each block), or 0.
+float Below(float x) { return x == 0.0f ? x : std::bit_cast<float>(std::bit_cast<uint32_t>(x) - 1); }
+
 // What Encode has to know of a block before its codes.
 struct BlockSpan {
   bool saturated = false;  // it holds elements that the levels do not reach
@@ -82,7 +87,8 @@ BlockSpan StoreHeader(const wire::CodecParams& params, const float* input, float
     wire::Store(header, CoveringUnit(norm, SideLevels(params)));
     return {norm == kSaturate, sum.nonfinite, true};
   }
-  const kernels::Range range = kernels.range(input, residual, n);
+  kernels::Range range;
+  kernels.range(input, residual, n, &range);
   if (!range.plain && residual != nullptr) kernels.compensate(input, residual, n);
   const float low = std::clamp(range.low, -kSaturate, kSaturate);
   const float high = std::clamp(range.high, -kSaturate, kSaturate);
@@ -96,6 +102,24 @@ BlockSpan StoreHeader(const wire::CodecParams& params, const float* input, float
     wire::Store(header, CoveringUnit(std::max(-low, high), SideLevels(params)));
   }
   return {low == -kSaturate || high == kSaturate, range.nonfinite, !range.plain};
+}
+
+// Field by field: a struct that is returned would be copied through memory in other pieces than it was
+// written in, which a processor waits for.
+void SetQuantizer(const wire::CodecParams& params, const Levels& levels, const BlockSpan& span, uint64_t key,
+                  size_t begin, kernels::Quantizer* quantizer) {
+  quantizer->minimum = levels.minimum;
+  quantizer->unit = levels.unit;
+  quantizer->bits = params.bits;
+  quantizer->greatest_code = FromMinimum(params) ? (1u << params.bits) - 1 : 2 * SideLevels(params);
+  quantizer->stochastic = params.rounding == wire::Rounding::kStochastic && !span.saturated;
+  quantizer->saturated = span.saturated;
+  quantizer->compensated = span.compensated;
+  const float inverse = levels.unit == 0.0f ? 0.0f : 1.0f / levels.unit;
+  quantizer->inverse = quantizer->stochastic ? Below(inverse) : inverse;
+  quantizer->key[0] = static_cast<uint32_t>(key);
+  quantizer->key[1] = static_cast<uint32_t>(key >> 32);
+  quantizer->row = begin / kernels::kLanes;
 }
 
 }  // namespace
@@ -146,31 +170,25 @@ bool Quantize::EncodeRange(const wire::CodecParams& params, const EncodeArgs& ar
   kernels::LaneStream stream;
   stream.out = shard.out.data() + Blocks(params, shard.end - shard.begin) * HeaderBytes(params) +
                from / kernels::kLanes * params.bits / 32 * sizeof(stream.word);
-  for (size_t at = from; at < to; at += params.block) {
-    const size_t size = std::min<size_t>(params.block, to - at);
-    const size_t begin = shard.begin + at;
-    const float* input = args.input.data() + begin;
-    float* residual = ResidualAt(args, begin);
-
-    const BlockSpan span = StoreHeader(params, input, residual, size, headers);
-    const Levels levels = LoadLevels(params, headers);
-    headers += HeaderBytes(params);
-    nonfinite |= span.nonfinite;
-
-    kernels::Quantizer quantizer;
-    quantizer.minimum = levels.minimum;
-    quantizer.unit = levels.unit;
-    quantizer.bits = params.bits;
-    quantizer.greatest_code = FromMinimum(params) ? (1u << params.bits) - 1 : 2 * SideLevels(params);
-    quantizer.stochastic = params.rounding == wire::Rounding::kStochastic && !span.saturated;
-    quantizer.saturated = span.saturated;
-    quantizer.compensated = span.compensated;
-    if (levels.unit != 0.0f) quantizer.inverse = 1.0f / levels.unit;
-    if (quantizer.stochastic) quantizer.inverse = std::nextafter(quantizer.inverse, 0.0f);
-    quantizer.key[0] = static_cast<uint32_t>(key);
-    quantizer.key[1] = static_cast<uint32_t>(key >> 32);
-    quantizer.row = begin / kernels::kLanes;
-    kernels.quantize_encode(quantizer, input, residual, size, stream);
+  // The levels of some blocks, then their codes: what a header takes its time for (sums over lanes, two
+  // divisions, one after the other) goes on while the next block's range is looked for.
+  const size_t together = std::clamp<size_t>(kernels::kRangeAhead / params.block, 1, kBlocksTogether);
+  kernels::Quantizer quantizers[kBlocksTogether];
+  for (size_t at = from; at < to;) {
+    const size_t end = std::min(to, at + together * params.block);
+    for (size_t block = at, k = 0; block < end; block += params.block, ++k) {
+      const size_t begin = shard.begin + block;
+      const BlockSpan span = StoreHeader(params, args.input.data() + begin, ResidualAt(args, begin),
+                                         std::min<size_t>(params.block, to - block), headers);
+      SetQuantizer(params, LoadLevels(params, headers), span, key, begin, &quantizers[k]);
+      headers += HeaderBytes(params);
+      nonfinite |= span.nonfinite;
+    }
+    for (size_t k = 0; at < end; at += params.block, ++k) {
+      const size_t begin = shard.begin + at;
+      kernels.quantize_encode(quantizers[k], args.input.data() + begin, ResidualAt(args, begin),
+                              std::min<size_t>(params.block, to - at), stream);
+    }
   }
   if (stream.fill != 0) std::memcpy(stream.out, stream.word, sizeof(stream.word));
   return nonfinite;

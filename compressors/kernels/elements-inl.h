@@ -37,48 +37,62 @@ bool EncodeRows(const float* input, float* residual, size_t n, std::byte* out) {
   return !hn::AllTrue(kF32, finite);
 }
 
-// Whole vectors, for what is streamed in lesser parts loses its speed.
-template <bool kStream>
-HWY_INLINE void StorePair(Halves first, Halves second, std::byte* out) {
-  constexpr hn::Repartition<uint16_t, F32> kPair;
-  auto* to = reinterpret_cast<uint16_t*>(out);
-  if constexpr (kStream) {
-    hn::Stream(hn::Combine(kPair, second, first), kPair, to);
+// The codes of two vectors; whole vectors of them, for what is streamed in lesser parts loses its speed.
+template <typename Format, bool kStream>
+HWY_INLINE void EncodePair(VF first, VF second, std::byte* out) {
+  if constexpr (Format::kBytes == 4) {
+    constexpr Start kStart = kStream ? Start::kStream : Start::kAssign;
+    StoreSum(kStart, Format::Encode(first), reinterpret_cast<float*>(out));
+    StoreSum(kStart, Format::Encode(second), reinterpret_cast<float*>(out) + kN);
   } else {
-    hn::StoreU(hn::Combine(kPair, second, first), kPair, to);
+    const HalvesPair codes = Format::PackPair(Format::Encode(first), Format::Encode(second));
+    auto* to = reinterpret_cast<uint16_t*>(out);
+    kStream ? hn::Stream(codes, kU16Pair, to) : hn::StoreU(codes, kU16Pair, to);
   }
 }
-template <bool kStream>
-HWY_INLINE void StorePair(VF first, VF second, std::byte* out) {
-  constexpr Start kStart = kStream ? Start::kStream : Start::kAssign;
-  StoreSum(kStart, first, reinterpret_cast<float*>(out));
-  StoreSum(kStart, second, reinterpret_cast<float*>(out) + kN);
+
+constexpr size_t kStep = 2 * kLanes;  // elements
+
+// A step of elements without a residual. Returns whether something was not finite.
+template <typename Format, bool kStream>
+HWY_INLINE bool EncodeStep(const float* input, std::byte* out) {
+  bool found = false;
+  VF c[kStep / kN];
+  VI greatest = hn::Zero(kI32);
+  for (size_t v = 0; v < kStep / kN; ++v) {
+    c[v] = hn::LoadU(kF32, input + v * kN);
+    greatest = hn::Max(greatest, hn::BitCast(kI32, hn::Abs(c[v])));
+  }
+  if (HWY_UNLIKELY(!hn::AllTrue(kI32, hn::Lt(greatest, hn::Set(kI32, Format::kCare))))) {
+    MF finite = AllLanes();
+    for (size_t v = 0; v < kStep / kN; ++v) {
+      c[v] = Format::Clamp(Compensate<false>(input, nullptr, v * kN, finite));
+    }
+    found = !hn::AllTrue(kF32, finite);
+  }
+  for (size_t v = 0; v < kStep / kN; v += 2) {
+    EncodePair<Format, kStream>(c[v], c[v + 1], out + v * kN * Format::kBytes);
+  }
+  return found;
 }
 
-// Without a residual. kStream: around the caches, to an output at a multiple of 64 bytes.
+// Without a residual. kStream: around the caches, to an output at a multiple of 64 bytes, and from two places
+// at once, for of one alone the memory does not give what it has.
 template <typename Format, bool kStream>
 bool EncodeInput(const float* input, size_t n, std::byte* out) {
-  constexpr size_t kStep = 2 * kLanes;
+  constexpr size_t kApart = size_t{1} << 16;
   bool found = false;
   size_t i = 0;
-  for (; i + kStep <= n; i += kStep) {
-    VF c[kStep / kN];
-    VI greatest = hn::Zero(kI32);
-    for (size_t v = 0; v < kStep / kN; ++v) {
-      c[v] = hn::LoadU(kF32, input + i + v * kN);
-      greatest = hn::Max(greatest, hn::BitCast(kI32, hn::Abs(c[v])));
-    }
-    if (HWY_UNLIKELY(!hn::AllTrue(kI32, hn::Lt(greatest, hn::Set(kI32, Format::kCare))))) {
-      MF finite = AllLanes();
-      for (size_t v = 0; v < kStep / kN; ++v) {
-        c[v] = Format::Clamp(Compensate<false>(input, nullptr, i + v * kN, finite));
+  if constexpr (kStream) {
+    for (; i + 2 * kApart <= n; i += 2 * kApart) {
+      for (size_t at = i; at < i + kApart; at += kStep) {
+        found |= EncodeStep<Format, kStream>(input + at, out + at * Format::kBytes);
+        found |= EncodeStep<Format, kStream>(input + at + kApart, out + (at + kApart) * Format::kBytes);
       }
-      found |= !hn::AllTrue(kF32, finite);
     }
-    for (size_t v = 0; v < kStep / kN; v += 2) {
-      StorePair<kStream>(Format::Pack(Format::Encode(c[v])), Format::Pack(Format::Encode(c[v + 1])),
-                         out + (i + v * kN) * Format::kBytes);
-    }
+  }
+  for (; i + kStep <= n; i += kStep) {
+    found |= EncodeStep<Format, kStream>(input + i, out + i * Format::kBytes);
   }
   if constexpr (kStream) hwy::FlushStream();
   return EncodeRows<Format, false>(input + i, nullptr, n - i, out + i * Format::kBytes) || found;

@@ -21,6 +21,7 @@ namespace HWY_NAMESPACE {
 // A format has
 //   Encode     the codes of values whose magnitude, as bits, is below kCare; Clamp makes them such
 //   Pack       codes as they are stored, in half a vector where kBytes is 2
+//   PackPair   there: the codes of two vectors in one
 //   Decoded    what codes stand for
 //   Decode     the same from memory, which need not be finite
 struct Fp32 {
@@ -43,6 +44,27 @@ HWY_INLINE Halves PackHalves(VU codes) { return hn::DemoteTo(kU16, hn::BitCast(k
 HWY_INLINE VU LoadHalves(const std::byte* in) {
   return hn::PromoteTo(kU32, hn::LoadU(kU16, reinterpret_cast<const uint16_t*>(in)));
 }
+
+constexpr hn::Repartition<uint16_t, F32> kU16Pair;
+using HalvesPair = hn::Vec<hn::Repartition<uint16_t, F32>>;
+
+// The highest 16 bits of each lane of two vectors.
+HWY_INLINE HalvesPair PackHighest(VU first, VU second) {
+#if HWY_ARCH_X86
+  constexpr hn::Repartition<int16_t, F32> kI16Pair;
+  const VU packed =
+      hn::BitCast(kU32, hn::ReorderDemote2To(kI16Pair, hn::ShiftRight<16>(hn::BitCast(kI32, first)),
+                                             hn::ShiftRight<16>(hn::BitCast(kI32, second))));
+  if constexpr (kN == 4) return hn::BitCast(kU16Pair, packed);
+  // It takes turns by blocks of 128 bits.
+  alignas(64) static constexpr uint32_t kOrder8[] = {0, 1, 4, 5, 2, 3, 6, 7};
+  alignas(64) static constexpr uint32_t kOrder16[] = {0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15};
+  const auto order = hn::SetTableIndices(kU32, kN == 8 ? kOrder8 : kOrder16);
+  return hn::BitCast(kU16Pair, hn::TableLookupLanes(packed, order));
+#else
+  return hn::Combine(kU16Pair, PackHalves(hn::ShiftRight<16>(second)), PackHalves(hn::ShiftRight<16>(first)));
+#endif
+}
 HWY_INLINE VF ClampTo(float greatest, VF c) {
   const VF most = hn::Set(kF32, greatest);
   return hn::Min(hn::Max(c, hn::Neg(most)), most);
@@ -62,6 +84,9 @@ struct Fp16 : Fp16Range {
   static constexpr size_t kBytes = 2;
   static HWY_INLINE hn::Vec<F16> Encode(VF c) { return hn::DemoteTo(F16(), c); }
   static HWY_INLINE Halves Pack(hn::Vec<F16> code) { return hn::BitCast(kU16, code); }
+  static HWY_INLINE HalvesPair PackPair(hn::Vec<F16> first, hn::Vec<F16> second) {
+    return hn::Combine(kU16Pair, Pack(second), Pack(first));
+  }
   static HWY_INLINE VF Decoded(hn::Vec<F16> code) { return hn::PromoteTo(kF32, code); }
   static HWY_INLINE VF Decode(const std::byte* in, MF& finite) {
     const VF x = hn::PromoteTo(kF32, hn::LoadU(F16(), reinterpret_cast<const hwy::float16_t*>(in)));
@@ -97,6 +122,9 @@ struct Fp16 : Fp16Range {
     return hn::Or(hn::IfThenElse(small, subnormal, normal), sign);
   }
   static HWY_INLINE Halves Pack(VU code) { return PackHalves(code); }
+  static HWY_INLINE HalvesPair PackPair(VU first, VU second) {
+    return hn::Combine(kU16Pair, Pack(second), Pack(first));
+  }
   static HWY_INLINE VF Decode(const std::byte* in, MF& finite) {
     const VU half = LoadHalves(in);
     const VU exponent = hn::Set(kU32, 0x7c00u);
@@ -111,15 +139,19 @@ struct Bf16 {
   static constexpr size_t kBytes = 2;
   static constexpr int32_t kCare = 0x7f7f8000;  // would be rounded to 2^128
   static HWY_INLINE VF Clamp(VF c) { return ClampTo(kMaxBf16, c); }
+  // A code is the highest 16 bits of its lane, whatever the others are.
   static HWY_INLINE VU Encode(VF c) {
     const VU bits = hn::BitCast(kU32, c);
     const VU odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(kU32, 1u));
-    return hn::ShiftRight<16>(hn::Add(hn::Add(bits, hn::Set(kU32, 0x7fffu)), odd));
+    return hn::Add(hn::Add(bits, hn::Set(kU32, 0x7fffu)), odd);
   }
-  static HWY_INLINE Halves Pack(VU code) { return PackHalves(code); }
-  static HWY_INLINE VF Decoded(VU code) { return hn::BitCast(kF32, hn::ShiftLeft<16>(code)); }
+  static HWY_INLINE Halves Pack(VU code) { return PackHalves(hn::ShiftRight<16>(code)); }
+  static HWY_INLINE HalvesPair PackPair(VU first, VU second) { return PackHighest(first, second); }
+  static HWY_INLINE VF Decoded(VU code) {
+    return hn::BitCast(kF32, hn::And(code, hn::Set(kU32, 0xffff0000u)));
+  }
   static HWY_INLINE VF Decode(const std::byte* in, MF& finite) {
-    const VF x = Decoded(LoadHalves(in));
+    const VF x = hn::BitCast(kF32, hn::ShiftLeft<16>(LoadHalves(in)));
     finite = hn::And(finite, Finite(x));
     return x;
   }

@@ -2,8 +2,8 @@
 //
 // The hot loops of the codecs, as a table of functions: one table per instruction set, filled by the
 // scalar reference (scalar.cc) and, from one Highway source, by every SIMD target (simd.cc). All tables
-// give the same bits: a sum has 16 lanes and a fixed tree whatever the width of a vector, and nothing is
-// fused.
+// give the same bits: a sum has 16 lanes and a fixed tree whatever the width of a vector, and no product is
+// fused with a sum but one that is exact.
 //
 // Pure functions over the caller's memory; no alignment is asked for. `residual` may be null (no error
 // feedback). The compensated value c of an element is
@@ -56,7 +56,9 @@ struct Range {
   bool plain = true;  // every c is just input + residual: nothing was not finite, nothing was clamped
 };
 
-// How the elements of one block become codes, and decode as minimum + code * unit. With
+// How the elements of one block become codes, and decode as minimum + code * unit. The unit is a bfloat16, so
+// that its product with a code is exact, and rounded once with the minimum whether they are one instruction
+// or two. With
 //   scaled = (c - minimum) * inverse
 // to nearest: scaled, at least 0, at most greatest_code, rounded to nearest even; stochastic: floor(scaled +
 // r), scaled as a multiple of 2^-15 (to nearest even) and r a random one below 1.
@@ -74,6 +76,10 @@ struct Quantizer {
   uint32_t key[2] = {0, 0};  // of the random numbers
   uint64_t row = 0;          // position of the block's first element in the tensor, in rows of kLanes
 };
+
+// The ranges of up to so many elements are looked for before their codes are made, which ask for the memory
+// behind them.
+inline constexpr size_t kRangeAhead = 1024;
 
 // Sixteen bit streams side by side, the elements 16 j + l in stream l, least significant bit first, as
 // words of 32 bits; the words of all lanes with one number lie together (64 bytes). Rows of 16 codes are
@@ -167,12 +173,13 @@ struct Kernels {
   void (*onebit_decode)(const Peers& bits, const float* scales, Start start, float* out, size_t n);
 
   // --- quantize
-  Range (*range)(const float* input, const float* residual, size_t n);  // writes nothing
+  // Writes nothing but the range (a result of two floats would be packed through memory, for each block).
+  void (*range)(const float* input, const float* residual, size_t n, Range* range);
   // Appends the codes of a block; residual <- c - decoded. n is a multiple of 16 but for the last block.
   void (*quantize_encode)(const Quantizer& quantizer, const float* input, float* residual, size_t n,
                           LaneStream& stream);
-  // Adds weight * (minimum[p] + code * unit[p]) for each peer p; the codes start at row `row` of the
-  // peers' streams, which lie at data[p] whole.
+  // Adds weight * (minimum[p] + code * unit[p]) for each peer p, units being as in Quantizer; the codes start
+  // at row `row` of the peers' streams, which lie at data[p] whole.
   void (*quantize_decode)(uint32_t bits, const Peers& streams, const float* minimum, const float* unit,
                           float weight, size_t row, Start start, float* out, size_t n);
 
@@ -212,35 +219,6 @@ struct Kernels {
   Collected (*collect)(const Gathered& from, size_t n, uint32_t first, float threshold, uint32_t* indices,
                        float* values, size_t capacity);
 };
-
-// Adding this to a float of 0 to 2^22 rounds it to an integer, which stands in the lowest bits of the sum.
-inline constexpr float kRoundToInteger = 0x1.8p23f;
-
-// A random word of a counter.
-inline constexpr uint32_t kCounterStep = 0x9e3779b9u;
-inline uint32_t RandomWord(const uint32_t key[2], uint32_t counter) {
-  uint32_t x = counter * kCounterStep + key[0];
-  x ^= x >> 16;
-  x *= 0x7feb352du;
-  x ^= key[1];
-  x ^= x >> 15;
-  x *= 0x846ca68bu;
-  x ^= x >> 16;
-  return x;
-}
-
-// Stochastic rounding's random numbers. Each 32 rows and each lane have a linear congruential sequence of
-// their own, which begins with the random word of counter 16 (row / 32) + lane; each two rows have a number
-// of it, the even row its 15 lowest bits and the odd row its 15 highest.
-inline constexpr size_t kRandomRows = 32;
-inline constexpr uint32_t kRandomFactor = 0x915f77f5u;
-inline constexpr uint32_t kRandomSummand = 0x6a09e667u;
-inline uint32_t NextRandom(uint32_t x) { return x * kRandomFactor + kRandomSummand; }
-
-// Adding this to a float of 0 to 255 leaves 15 bits behind the point, the lowest of the sum.
-inline constexpr float kFixedPoint = 0x1p8f;
-inline constexpr int kFractionBits = 15;
-inline constexpr uint32_t kFractionMask = (1u << kFractionBits) - 1;
 
 }  // namespace terse::kernels
 

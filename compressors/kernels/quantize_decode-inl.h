@@ -40,7 +40,7 @@ class GroupLevels {
 
  private:
   HWY_INLINE VF Value(size_t p, VF level) const {
-    return hn::Mul(weight_, hn::Add(minimum_[p], hn::Mul(level, unit_[p])));
+    return hn::Mul(weight_, hn::MulAdd(level, unit_[p], minimum_[p]));
   }
 
   VF weight_;
@@ -49,19 +49,21 @@ class GroupLevels {
   VF table_[kPeers];
 };
 
-// Whether terms can be made with fewer instructions and the same bits (ScaledRows): a power of two as
-// weight, and nothing near the ends of fp32's range.
+// Whether the terms have room for powers of two as factors of their own (ScaledRows): nothing is near the
+// ends of fp32's range.
 inline bool Scalable(const float* minimum, const float* unit, size_t peers, float weight) {
   const auto within = [](float x, int least, int most) {
     const int exponent = static_cast<int>(std::bit_cast<uint32_t>(x) >> 23 & 255) - 127;
     return exponent >= least && exponent <= most;
   };
   const auto middle = [&](float x) { return within(x, -60, 60); };
-  bool all = within(weight, -30, 0) && (std::bit_cast<uint32_t>(weight) & 0x807fffffu) == 0;
+  bool all = within(weight, -30, 0);
   for (size_t p = 0; p < peers; ++p)
     all = all && (minimum[p] == 0.0f || middle(minimum[p])) && middle(unit[p]);
   return all;
 }
+
+inline bool PowerOfTwo(float x) { return (std::bit_cast<uint32_t>(x) & 0x807fffffu) == 0; }
 
 struct DecodeCodeRows {
   uint32_t bits;
@@ -104,7 +106,18 @@ struct DecodeCodeRows {
     if (at % kRows != 0) return i;
     if (kN < 16 && Scalable(minimum + first, unit + first, kPeers, weight)) {
       const size_t whole = i + (end - i) / (kRows * kLanes) * kRows * kLanes;
-      ScaledRows<kBits, 0, kMore>(first, words, start, at / kRows * kLanes, i, whole);
+      const size_t word = at / kRows * kLanes;
+      // What a power of two weighs loses nothing: minimum and unit take it on.
+      const bool weigh = !PowerOfTwo(weight);
+      const float factor = weigh ? 1.0f : weight;
+      VF low[kPeers];
+      VF step[kPeers];
+      for (size_t p = 0; p < kPeers; ++p) {
+        low[p] = hn::Set(kF32, minimum[first + p] * factor);
+        step[p] = hn::Set(kF32, unit[first + p] * factor);
+      }
+      weigh ? ScaledRows<kBits, kMore, true>(low, step, words, start, word, i, whole)
+            : ScaledRows<kBits, kMore, false>(low, step, words, start, word, i, whole);
       return whole;
     }
     const GroupLevels<kTable, kPeers> levels(minimum + first, unit + first, weight);
@@ -134,39 +147,57 @@ struct DecodeCodeRows {
     }
   }
 
-  // The row whose codes are from bit kBit of the words on in each word's rows up to `end`, and those behind
-  // it, without shifts: a code stays where it is in its word, where it is a power of two times as large, and
-  // the unit is that much smaller, so their product is the same. What a power of two weighs loses nothing, so
-  // that product and sum are one rounding either way.
-  template <int kBits, int kBit, bool kMore, size_t kPeers>
-  HWY_INLINE void ScaledRows(size_t first, const uint32_t* const (&words)[kPeers], Start start, size_t word,
-                             size_t begin, size_t end) const {
+  // Whole words of rows up to `end`, two words side by side.
+  template <int kBits, bool kMore, bool kWeigh, size_t kPeers>
+  HWY_INLINE void ScaledRows(const VF (&low)[kPeers], const VF (&step)[kPeers],
+                             const uint32_t* const (&words)[kPeers], Start start, size_t word, size_t i,
+                             size_t end) const {
+    constexpr size_t kElements = 32 / kBits * kLanes;
+    for (; i + kElements < end; i += 2 * kElements, word += 2 * kLanes) {
+      ScaledRow<kBits, 0, kMore, kWeigh, 2>(low, step, words, start, word, out + i);
+    }
+    if (i < end) ScaledRow<kBits, 0, kMore, kWeigh, 1>(low, step, words, start, word, out + i);
+  }
+
+  // The row whose codes are from bit kBit of the words on, and those behind it, without shifts: a code stays
+  // where it is in its word, where it is a power of two times as large, and the unit is that much smaller,
+  // so their product is the same. The same of kWords words side by side.
+  template <int kBits, int kBit, bool kMore, bool kWeigh, size_t kWords, size_t kPeers>
+  HWY_INLINE void ScaledRow(const VF (&low)[kPeers], const VF (&step)[kPeers],
+                            const uint32_t* const (&words)[kPeers], Start start, size_t word,
+                            float* to) const {
     if constexpr (kBit < 32) {
+      constexpr size_t kAll = kWords * kVectors;
       constexpr bool kTop = kBit + kBits == 32;  // whose highest bit would be a sign
-      constexpr float kScale = kTop ? 1.0f : 1.0f / static_cast<float>(1u << kBit);
+      constexpr auto kTo = [](size_t v) { return v / kVectors * (32 / kBits * kLanes) + v % kVectors * kN; };
       const VU mask = hn::Set(kU32, ((1u << kBits) - 1) << kBit);
-      const VF weights = hn::Set(kF32, weight);
-      VF low[kPeers];
-      VF step[kPeers];
+      const VF scale = hn::Set(kF32, kTop ? 1.0f : 1.0f / static_cast<float>(1u << kBit));
+      VF sum[kAll];
+      for (size_t v = 0; v < kAll; ++v) sum[v] = StartValue(start, to + kTo(v));
       for (size_t p = 0; p < kPeers; ++p) {
-        low[p] = hn::Set(kF32, minimum[first + p]);
-        step[p] = hn::Set(kF32, unit[first + p] * kScale);
-      }
-      size_t at = word;
-      for (size_t i = begin; i < end; i += 32 / kBits * kLanes, at += kLanes) {
-        for (size_t v = 0; v < kVectors; ++v) {
-          VF sum = StartValue(start, out + i + v * kN);
-          for (size_t p = 0; p < kPeers; ++p) {
-            const VU loaded = hn::LoadU(kU32, words[p] + at + v * kN);
-            const VU code = kTop ? hn::ShiftRight<kBit>(loaded) : hn::And(loaded, mask);
-            const VF level = hn::ConvertTo(kF32, hn::BitCast(kI32, code));
-            const VF value = hn::Add(low[p], hn::Mul(level, step[p]));
-            sum = kMore || p > 0 ? hn::MulAdd(value, weights, sum) : hn::Mul(value, weights);
-          }
-          StoreSum(start, sum, out + i + v * kN);
+        const VF scaled = hn::Mul(step[p], scale);
+        VF x[kAll];
+        for (size_t v = 0; v < kAll; ++v) {
+          const VU loaded = hn::LoadU(kU32, words[p] + word + v * kN);
+          const VU code = kTop ? hn::ShiftRight<kBit>(loaded) : hn::And(loaded, mask);
+          x[v] = hn::ConvertTo(kF32, hn::BitCast(kI32, code));
         }
+        StepDone<kAll>(x);
+        for (size_t v = 0; v < kAll; ++v) x[v] = hn::MulAdd(x[v], scaled, low[p]);
+        StepDone<kAll>(x);
+        if constexpr (kWeigh) {
+          for (size_t v = 0; v < kAll; ++v) x[v] = hn::Mul(x[v], hn::Set(kF32, weight));
+          StepDone<kAll>(x);
+        }
+        for (size_t v = 0; v < kAll; ++v) sum[v] = kMore || p > 0 ? hn::Add(sum[v], x[v]) : x[v];
+        StepDone<kAll>(sum);
       }
-      ScaledRows<kBits, kBit + kBits, kMore>(first, words, start, word, begin + kLanes, end);
+      if (Streams(start)) {
+        for (size_t v = 0; v < kAll; ++v) hn::Stream(sum[v], kF32, to + kTo(v));
+      } else {
+        for (size_t v = 0; v < kAll; ++v) hn::StoreU(sum[v], kF32, to + kTo(v));
+      }
+      ScaledRow<kBits, kBit + kBits, kMore, kWeigh, kWords>(low, step, words, start, word, to + kLanes);
     }
   }
 

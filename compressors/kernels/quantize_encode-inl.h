@@ -11,129 +11,103 @@
 #define TERSE_COMPRESSORS_KERNELS_QUANTIZE_ENCODE_INL_H_
 #endif
 
+#include <algorithm>
+
 #include "compressors/kernels/dispatch.h"
+#include "compressors/kernels/quantize_random-inl.h"
 #include "compressors/kernels/quantize_range-inl.h"
+#include "compressors/kernels/rounding.h"
 #include "compressors/kernels/rows-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace terse::kernels {
 namespace HWY_NAMESPACE {
 
-// The random numbers of kernels.h, row after row.
-class RandomRows {
- public:
-  HWY_INLINE RandomRows(const uint32_t key[2], uint64_t row) : key_{key[0], key[1]} {
-    Seed(row);
-    for (uint64_t pair = row % kRandomRows / 2; pair > 0; --pair) Step();
-  }
-
-  // From the row before to the even `row`.
-  HWY_INLINE void Begin(uint64_t row) { row % kRandomRows == 0 ? Seed(row) : Step(); }
-
-  template <bool kOdd>
-  HWY_INLINE VU Get(size_t v) const {
-    if constexpr (kOdd) return hn::ShiftRight<32 - kFractionBits>(words_[v]);
-    return hn::And(words_[v], hn::Set(kU32, kFractionMask));
-  }
-
- private:
-  HWY_INLINE void Step() {
-    for (VU& word : words_) {
-      word = hn::Add(hn::Mul(word, hn::Set(kU32, kRandomFactor)), hn::Set(kU32, kRandomSummand));
-    }
-  }
-
-  // RandomWord of kernels.h.
-  HWY_INLINE void Seed(uint64_t row) {
-    const uint32_t first = static_cast<uint32_t>(row / kRandomRows * kLanes);
-    for (size_t v = 0; v < kVectors; ++v) {
-      const uint32_t counter = first + static_cast<uint32_t>(v * kN);
-      VU x = hn::Mul(hn::Iota(kU32, 0), hn::Set(kU32, kCounterStep));
-      x = hn::Add(x, hn::Set(kU32, counter * kCounterStep + key_[0]));
-      x = hn::Xor(x, hn::ShiftRight<16>(x));
-      x = hn::Mul(x, hn::Set(kU32, 0x7feb352du));
-      x = hn::Xor(x, hn::Set(kU32, key_[1]));
-      x = hn::Xor(x, hn::ShiftRight<15>(x));
-      x = hn::Mul(x, hn::Set(kU32, 0x846ca68bu));
-      words_[v] = hn::Xor(x, hn::ShiftRight<16>(x));
-    }
-  }
-
-  uint32_t key_[2];
-  VU words_[kVectors];
-};
-
 // Codes of rows, and what they leave in the residual. kPlain: c is computed here (Quantizer::compensated).
-template <bool kResidual, bool kPlain, bool kStochastic>
+template <bool kResidual, bool kPlain, bool kRandom>
 class RowCoder {
  public:
-  // A code stands in the raw bits that Row gives from this bit on, with other bits around it.
+  static constexpr bool kStochastic = kRandom;
+  // A code stands in the raw bits that Rows gives from this bit on, with other bits around it.
   static constexpr int kCodeAt = kStochastic ? kFractionBits : 0;
 
   HWY_INLINE RowCoder(const Quantizer& quantizer, const float* input, float* residual, size_t n)
       : input_(input),
         residual_(residual),
-        ahead_(n),
+        ahead_(std::max(n, kRangeAhead)),
         minimum_(hn::Set(kF32, quantizer.minimum)),
         unit_(hn::Set(kF32, quantizer.unit)),
-        inverse_(hn::Set(kF32, quantizer.inverse)),
-        random_(quantizer.key, quantizer.row) {}
+        inverse_(hn::Set(kF32, quantizer.inverse)) {}
 
-  // Of rows in order; before every even row but the first, BeginPair.
-  HWY_INLINE void BeginPair(uint64_t row) {
-    if constexpr (kStochastic) random_.Begin(row);
-  }
-  template <bool kOdd>
-  HWY_INLINE void Row(size_t i, VU* raw) const {
-    // The same place of the next block: its range is looked for when this block is done.
-    PrefetchAhead(input_, ahead_ + i);
-    if constexpr (kResidual) PrefetchAhead(residual_, ahead_ + i);
-    for (size_t v = 0; v < kVectors; ++v) {
-      const size_t at = i + v * kN;
-      VF c;
-      if constexpr (kPlain) {
-        c = PlainSum<kResidual>(input_, residual_, at);
-      } else {
-        c = Compensated<kResidual>(input_, residual_, at);
-      }
-      const VF scaled = hn::Mul(hn::Sub(c, minimum_), inverse_);
-      const VF point = hn::Set(kF32, kStochastic ? kFixedPoint : kRoundToInteger);
-      raw[v] = hn::BitCast(kU32, hn::Add(scaled, point));
-      VU whole = raw[v];
-      if constexpr (kStochastic) {
-        raw[v] = hn::Add(raw[v], random_.template Get<kOdd>(v));
-        whole = hn::AndNot(hn::Set(kU32, kFractionMask), raw[v]);
-      }
-      if constexpr (kResidual) {
-        const VF level = hn::Sub(hn::BitCast(kF32, whole), point);
-        hn::StoreU(hn::Sub(c, hn::Add(minimum_, hn::Mul(level, unit_))), kF32, residual_ + at);
-      }
+  // kCount rows, of which the first is odd or even.
+  template <bool kOdd, size_t kCount>
+  HWY_INLINE void Rows(size_t i, const RandomRows& random, VU* raw) const {
+    constexpr size_t kAll = kCount * kVectors;
+    const VF point = hn::Set(kF32, kStochastic ? kFixedPoint : kRoundToInteger);
+    // Whose range is looked for soon.
+    for (size_t r = 0; r < kCount; ++r) {
+      PrefetchAhead(input_, ahead_ + i + r * kLanes);
+      if constexpr (kResidual) PrefetchAhead(residual_, ahead_ + i + r * kLanes);
+    }
+    VF c[kAll];
+    for (size_t v = 0; v < kAll; ++v) {
+      c[v] = kPlain ? PlainSum<kResidual>(input_, residual_, i + v * kN)
+                    : Compensated<kResidual>(input_, residual_, i + v * kN);
+    }
+    StepDone<kAll>(c);
+    VF x[kAll];
+    for (size_t v = 0; v < kAll; ++v) x[v] = hn::Sub(c[v], minimum_);
+    StepDone<kAll>(x);
+    for (size_t v = 0; v < kAll; ++v) x[v] = hn::Mul(x[v], inverse_);
+    StepDone<kAll>(x);
+    for (size_t v = 0; v < kAll; ++v) x[v] = hn::Add(x[v], point);
+    StepDone<kAll>(x);
+    for (size_t v = 0; v < kAll; ++v) raw[v] = hn::BitCast(kU32, x[v]);
+    if constexpr (kStochastic) {
+      for (size_t v = 0; v < kVectors; ++v) raw[v] = hn::Add(raw[v], random.Get<kOdd>(v));
+      for (size_t v = kVectors; v < kAll; ++v) raw[v] = hn::Add(raw[v], random.Get<!kOdd>(v - kVectors));
+    }
+    if constexpr (kResidual) {
+      for (size_t v = 0; v < kAll; ++v) x[v] = hn::BitCast(kF32, Whole(raw[v]));
+      StepDone<kAll>(x);
+      for (size_t v = 0; v < kAll; ++v) x[v] = hn::Sub(x[v], point);
+      StepDone<kAll>(x);
+      for (size_t v = 0; v < kAll; ++v) x[v] = hn::MulAdd(x[v], unit_, minimum_);
+      StepDone<kAll>(x);
+      for (size_t v = 0; v < kAll; ++v) hn::StoreU(hn::Sub(c[v], x[v]), kF32, residual_ + i + v * kN);
     }
   }
 
  private:
+  // Without what stands behind the point.
+  static HWY_INLINE VU Whole(VU raw) {
+    return kStochastic ? hn::AndNot(hn::Set(kU32, kFractionMask), raw) : raw;
+  }
+
   const float* input_;
   float* residual_;
   size_t ahead_;
   VF minimum_, unit_, inverse_;
-  RandomRows random_;
 };
 
-// Codes of `bits` bits into the lanes' streams, from any bit and row on.
+// Codes of rows from `begin` on into the lanes' streams, from any bit and row on.
 template <typename Coder>
-void AppendRows(Coder& coder, uint32_t bits, size_t row, size_t begin, size_t end, LaneStream& stream) {
-  const VU mask = hn::Set(kU32, (1u << bits) - 1);
-  const int step = static_cast<int>(bits);
+void AppendRows(const Coder& coder, const Quantizer& quantizer, size_t begin, size_t end,
+                LaneStream& stream) {
+  const VU mask = hn::Set(kU32, (1u << quantizer.bits) - 1);
+  const int step = static_cast<int>(quantizer.bits);
   int fill = static_cast<int>(stream.fill);
+  size_t row = quantizer.row + begin / kLanes;
+  RandomRows random(quantizer.key, row);
   VU words[kVectors];
   for (size_t v = 0; v < kVectors; ++v) words[v] = hn::LoadU(kU32, stream.word + v * kN);
   for (size_t i = begin; i < end; i += kLanes, ++row) {
     VU codes[kVectors];
     if (row % 2 != 0) {
-      coder.template Row<true>(i, codes);
+      coder.template Rows<true, 1>(i, random, codes);
     } else {
-      if (i != 0) coder.BeginPair(row);
-      coder.template Row<false>(i, codes);
+      if (Coder::kStochastic && i != begin) random.Begin(row);
+      coder.template Rows<false, 1>(i, random, codes);
     }
     for (size_t v = 0; v < kVectors; ++v) {
       codes[v] = hn::And(hn::ShiftRight<Coder::kCodeAt>(codes[v]), mask);
@@ -152,36 +126,44 @@ void AppendRows(Coder& coder, uint32_t bits, size_t row, size_t begin, size_t en
   stream.fill = static_cast<uint32_t>(fill);
 }
 
-// The codes of two rows, from bit kBit of the words on, and of those behind them.
-template <int kBits, int kBit, bool kOdd, typename Coder>
-HWY_INLINE void FillWords(Coder& coder, size_t row, size_t i, VU* words) {
-  if constexpr (kBit < 32) {
-    VU raw[kVectors];
-    if (!kOdd && i != 0) coder.BeginPair(row);
-    coder.template Row<kOdd>(i, raw);
-    constexpr int kLeft = kBit - Coder::kCodeAt;
-    for (size_t v = 0; v < kVectors; ++v) {
-      VU code;
-      if constexpr (kLeft >= 0) {
-        code = hn::ShiftLeft<kLeft>(raw[v]);
-      } else {
-        code = hn::ShiftRight<-kLeft>(raw[v]);
-      }
-      code = hn::And(code, hn::Set(kU32, ((1u << kBits) - 1) << kBit));
-      words[v] = kBit == 0 ? code : hn::Or(words[v], code);
+// A row's codes into the words from bit kBit on.
+template <int kBits, int kBit, int kCodeAt>
+HWY_INLINE void FillCodes(const VU* raw, VU* words) {
+  constexpr int kLeft = kBit - kCodeAt;
+  for (size_t v = 0; v < kVectors; ++v) {
+    VU code;
+    if constexpr (kLeft >= 0) {
+      code = hn::ShiftLeft<kLeft>(raw[v]);
+    } else {
+      code = hn::ShiftRight<-kLeft>(raw[v]);
     }
-    FillWords<kBits, kBit + kBits, !kOdd>(coder, row + 1, i + kLanes, words);
+    code = hn::And(code, hn::Set(kU32, ((1u << kBits) - 1) << kBit));
+    words[v] = kBit == 0 ? code : hn::Or(words[v], code);
+  }
+}
+
+// The codes of two rows, from bit kBit of the words on, and of those behind them.
+template <int kBits, int kBit, typename Coder>
+HWY_INLINE void FillWords(const Coder& coder, size_t row, size_t i, RandomRows& random, VU* words) {
+  if constexpr (kBit < 32) {
+    if (Coder::kStochastic && i != 0) random.Begin(row);
+    VU raw[2 * kVectors];
+    coder.template Rows<false, 2>(i, random, raw);
+    FillCodes<kBits, kBit, Coder::kCodeAt>(raw, words);
+    FillCodes<kBits, kBit + kBits, Coder::kCodeAt>(raw + kVectors, words);
+    FillWords<kBits, kBit + 2 * kBits>(coder, row + 2, i + 2 * kLanes, random, words);
   }
 }
 
 // Whole words of 32 / kBits rows each, from the begin of a word and an even row on; returns their elements.
 template <int kBits, typename Coder>
-HWY_INLINE size_t EncodeWords(Coder& coder, size_t row, size_t n, LaneStream& stream) {
-  constexpr size_t kRows = 32 / kBits;
+HWY_INLINE size_t EncodeWords(const Coder& coder, const Quantizer& quantizer, size_t n, LaneStream& stream) {
+  constexpr size_t kElements = 32 / kBits * kLanes;
+  RandomRows random(quantizer.key, quantizer.row);
   size_t i = 0;
-  for (; i + kRows * kLanes <= n; i += kRows * kLanes) {
+  for (; i + kElements <= n; i += kElements) {
     VU words[kVectors];
-    FillWords<kBits, 0, false>(coder, row + i / kLanes, i, words);
+    FillWords<kBits, 0>(coder, quantizer.row + i / kLanes, i, random, words);
     for (size_t v = 0; v < kVectors; ++v) {
       hn::StoreU(words[v], kU32, reinterpret_cast<uint32_t*>(stream.out) + v * kN);
     }
@@ -193,13 +175,13 @@ HWY_INLINE size_t EncodeWords(Coder& coder, size_t row, size_t n, LaneStream& st
 template <bool kResidual, bool kPlain, bool kStochastic>
 void EncodeRows(const Quantizer& quantizer, const float* input, float* residual, size_t n,
                 LaneStream& stream) {
-  RowCoder<kResidual, kPlain, kStochastic> coder(quantizer, input, residual, n);
+  const RowCoder<kResidual, kPlain, kStochastic> coder(quantizer, input, residual, n);
   size_t done = 0;
   if (kPlain && stream.fill == 0 && quantizer.row % 2 == 0) {
-    if (quantizer.bits == 4) done = EncodeWords<4>(coder, quantizer.row, n, stream);
-    if (quantizer.bits == 8) done = EncodeWords<8>(coder, quantizer.row, n, stream);
+    if (quantizer.bits == 4) done = EncodeWords<4>(coder, quantizer, n, stream);
+    if (quantizer.bits == 8) done = EncodeWords<8>(coder, quantizer, n, stream);
   }
-  if (done < n) AppendRows(coder, quantizer.bits, quantizer.row + done / kLanes, done, n, stream);
+  if (done < n) AppendRows(coder, quantizer, done, n, stream);
 }
 
 void QuantizeEncode(const Quantizer& quantizer, const float* input, float* residual, size_t n,

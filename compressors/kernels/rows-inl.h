@@ -45,6 +45,23 @@ HWY_INLINE MF Finite(VF x) { return hn::Le(hn::Abs(x), hn::Set(kF32, FLT_MAX)); 
 HWY_INLINE VF ClampFinite(VF x) {
   return hn::Min(hn::Max(x, hn::Set(kF32, -FLT_MAX)), hn::Set(kF32, FLT_MAX));
 }
+
+// Has the compiler make these vectors before anything that is made of them. A processor looks for work only
+// some dozens of instructions ahead: chains of them for one vector after the other leave its units waiting,
+// a step of all chains after the other does not, and a compiler's own order is often the first.
+template <size_t kCount>
+HWY_INLINE void StepDone([[maybe_unused]] VF* x) {
+#if HWY_ARCH_X86
+  if constexpr (kCount >= 4) {
+    asm("" : "+v"(x[0].raw), "+v"(x[1].raw), "+v"(x[2].raw), "+v"(x[3].raw));
+    StepDone<kCount - 4>(x + 4);
+  } else if constexpr (kCount >= 2) {
+    asm("" : "+v"(x[0].raw), "+v"(x[1].raw));
+    StepDone<kCount - 2>(x + 2);
+  }
+#endif
+}
+
 HWY_INLINE size_t WholeRows(size_t n) { return n / kLanes * kLanes; }
 
 // Asks for the line so many elements behind one, which may lie beyond the vector.

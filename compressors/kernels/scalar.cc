@@ -12,6 +12,7 @@
 #include "compressors/kernels/dispatch.h"
 #include "compressors/kernels/floats.h"
 #include "compressors/kernels/kernels.h"
+#include "compressors/kernels/rounding.h"
 #include "proto/wire/bytes.h"
 
 namespace terse::kernels {
@@ -202,7 +203,7 @@ void OneBitDecode(const Peers& bits, const float* scales, Start start, float* ou
 
 // --- quantize
 
-Range FindRange(const float* input, const float* residual, size_t n) {
+void FindRange(const float* input, const float* residual, size_t n, Range* most) {
   Range range{std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::infinity(), false, true};
   for (size_t i = 0; i < n; ++i) {
     const float c = Compensate(input, residual, i, range.nonfinite);
@@ -210,7 +211,7 @@ Range FindRange(const float* input, const float* residual, size_t n) {
     range.low = std::min(range.low, c);
     range.high = std::max(range.high, c);
   }
-  return range;
+  *most = range;
 }
 
 // The random number of a row and lane.

@@ -18,6 +18,7 @@
 #include <string>
 
 #include "compressors/kernels/dispatch.h"
+#include "compressors/kernels/rounding.h"
 #include "compressors/kernels/vector.h"
 #include "compressors/memory/large_vector.h"
 #include "gmock/gmock.h"
@@ -320,7 +321,53 @@ TEST(Streaming, WritesWhatOrdinaryStoresWrite) {
   }
 }
 
-// A weight that is a power of two, and levels of every size, go by ways of their own.
+// Blocks on one side of zero, zeros of both signs, and what is not finite among either, behind whole vectors
+// too.
+TEST(Range, IsThatOfTheReferenceWhateverTheSigns) {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  const float specials[] = {kInfinity, -kInfinity, std::nanf(""), -std::nanf(""), FLT_MAX,
+                            -FLT_MAX,  0.0f,       -0.0f,         0x1p-149f,      -0x1p-149f};
+  const auto compare = [](const std::vector<float>& input, const std::vector<float>& residual) {
+    const float* with = residual.empty() ? nullptr : residual.data();
+    Range expected;
+    ScalarKernels().range(input.data(), with, input.size(), &expected);
+    for (const Kernels* target : AvailableKernels()) {
+      SCOPED_TRACE(std::string(target->name) + " " + std::to_string(input.size()));
+      Range range;
+      target->range(input.data(), with, input.size(), &range);
+      EXPECT_EQ(range.low, expected.low);  // either zero
+      EXPECT_EQ(range.high, expected.high);
+      EXPECT_EQ(range.nonfinite, expected.nonfinite);
+      EXPECT_EQ(range.plain, expected.plain);
+    }
+  };
+  for (const size_t n : {1, 15, 16, 31, 48, 100, 512}) {
+    const std::vector<float> normal = Normal(n, 11);
+    for (const int side : {-1, 0, 1}) {
+      std::vector<float> input = normal;
+      if (side != 0) {
+        for (float& x : input) x = std::copysign(x, static_cast<float>(side));
+      }
+      compare(input, {});
+      compare(input, std::vector<float>(n));
+      for (const float special : specials) {
+        for (const size_t at : {size_t{0}, n / 2, n - 1}) {
+          std::vector<float> other = input;
+          other[at] = special;
+          compare(other, {});
+          compare(other, std::vector<float>(n, -0.0f));
+          compare(std::vector<float>(n, -0.0f), other);
+        }
+      }
+    }
+    for (const float special : specials) {
+      compare(std::vector<float>(n, special), {});
+      compare(std::vector<float>(n, special), std::vector<float>(n, special));
+    }
+  }
+}
+
+// A weight that is a power of two, and levels of every size, go by ways of their own. Units are bfloat16.
 TEST(QuantizeDecode, EveryTargetSumsTheSameBits) {
   constexpr size_t kElements = 1000;
   std::vector<std::byte> codes(kStreamPeers * kElements);
@@ -328,7 +375,8 @@ TEST(QuantizeDecode, EveryTargetSumsTheSameBits) {
   for (std::byte& code : codes) code = static_cast<std::byte>(random());
   constexpr float kInfinity = std::numeric_limits<float>::infinity();
   const float minimums[] = {-1.3f, 0.0f, -0.0f, 0.7f, 1e-38f, -1e-40f, 3e38f, -1e30f, 1e-25f, -kInfinity};
-  const float units[] = {0.173f, 0.0f, 1e-45f, 1e-38f, 1e-30f, 1e30f, -0.3f, kInfinity};
+  const float units[] = {0x1.62p-3f,   0.0f,       0x1p-133f,   0x1.b4p-127f,
+                         0x1.44p-100f, 0x1.94p99f, -0x1.34p-2f, kInfinity};
   const std::vector<float> before = Normal(kElements, 10);
   size_t next = 0;
   for (const float weight : {1.0f, 0.5f, 0.25f, 0.2f, 0x1p-20f, 0x1p-40f, 2.0f}) {
@@ -337,7 +385,7 @@ TEST(QuantizeDecode, EveryTargetSumsTheSameBits) {
         Peers from;
         const size_t peers = 1 + next++ % kStreamPeers;
         float low[kStreamPeers] = {minimum, -0.9f, 0.3f, minimum};
-        float step[kStreamPeers] = {0.11f, 0.21f, unit, unit};
+        float step[kStreamPeers] = {0x1.c2p-4f, 0x1.aep-3f, unit, unit};
         if (peers < 3) step[peers - 1] = unit;
         for (; from.count < peers; ++from.count)
           from.data[from.count] = codes.data() + from.count * kElements;
