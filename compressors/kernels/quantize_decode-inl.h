@@ -76,8 +76,10 @@ struct DecodeCodeRows {
 
   template <size_t kPeers>
   HWY_INLINE void Run(size_t first, Start start, size_t begin, size_t end) const {
-    start == Start::kAssign || start == Start::kStream ? Sum<kPeers, false>(first, start, begin, end)
-                                                       : Sum<kPeers, true>(first, start, begin, end);
+    if constexpr (kPeers == 1) {
+      if (start == Start::kAssign || start == Start::kStream) return Sum<1, false>(first, start, begin, end);
+    }
+    Sum<kPeers, true>(first, start, begin, end);
   }
 
  private:
@@ -104,24 +106,20 @@ struct DecodeCodeRows {
     constexpr bool kTable = kN >= 16 && kBits == 4;
     const size_t at = row + i / kLanes;
     if (at % kRows != 0) return i;
-    if (kN < 16 && Scalable(minimum + first, unit + first, kPeers, weight)) {
-      const size_t whole = i + (end - i) / (kRows * kLanes) * kRows * kLanes;
-      const size_t word = at / kRows * kLanes;
+    size_t word = at / kRows * kLanes;
+    if constexpr (kN < 16) {
       // What a power of two weighs loses nothing: minimum and unit take it on.
       const bool weigh = !PowerOfTwo(weight);
-      const float factor = weigh ? 1.0f : weight;
-      VF low[kPeers];
-      VF step[kPeers];
-      for (size_t p = 0; p < kPeers; ++p) {
-        low[p] = hn::Set(kF32, minimum[first + p] * factor);
-        step[p] = hn::Set(kF32, unit[first + p] * factor);
+      if (Scalable(minimum + first, unit + first, kPeers, weight)) {
+        const size_t done = weigh ? PairsOfWords<kBits, kMore, true>(first, words, start, word, i, end)
+                                  : PairsOfWords<kBits, kMore, false>(first, words, start, word, i, end);
+        word += (done - i) / kRows;
+        i = done;
       }
-      weigh ? ScaledRows<kBits, kMore, true>(low, step, words, start, word, i, whole)
-            : ScaledRows<kBits, kMore, false>(low, step, words, start, word, i, whole);
-      return whole;
+      if (i + kRows * kLanes > end) return i;
     }
     const GroupLevels<kTable, kPeers> levels(minimum + first, unit + first, weight);
-    for (size_t word = at / kRows * kLanes; i + kRows * kLanes <= end; i += kRows * kLanes, word += kLanes) {
+    for (; i + kRows * kLanes <= end; i += kRows * kLanes, word += kLanes) {
       WordRows<kBits, 0, kMore>(levels, words, start, word, out + i);
     }
     return i;
@@ -147,27 +145,33 @@ struct DecodeCodeRows {
     }
   }
 
-  // Whole words of rows up to `end`, two words side by side.
+  // Rows of words, two words side by side; returns where the rest begins.
   template <int kBits, bool kMore, bool kWeigh, size_t kPeers>
-  HWY_INLINE void ScaledRows(const VF (&low)[kPeers], const VF (&step)[kPeers],
-                             const uint32_t* const (&words)[kPeers], Start start, size_t word, size_t i,
-                             size_t end) const {
-    constexpr size_t kElements = 32 / kBits * kLanes;
-    for (; i + kElements < end; i += 2 * kElements, word += 2 * kLanes) {
-      ScaledRow<kBits, 0, kMore, kWeigh, 2>(low, step, words, start, word, out + i);
+  HWY_INLINE size_t PairsOfWords(size_t first, const uint32_t* const (&words)[kPeers], Start start,
+                                 size_t word, size_t i, size_t end) const {
+    constexpr size_t kElements = 2 * (32 / kBits * kLanes);
+    const float factor = kWeigh ? 1.0f : weight;
+    VF low[kPeers];
+    VF step[kPeers];
+    for (size_t p = 0; p < kPeers; ++p) {
+      low[p] = hn::Set(kF32, minimum[first + p] * factor);
+      step[p] = hn::Set(kF32, unit[first + p] * factor);
     }
-    if (i < end) ScaledRow<kBits, 0, kMore, kWeigh, 1>(low, step, words, start, word, out + i);
+    for (; i + kElements <= end; i += kElements, word += 2 * kLanes) {
+      ScaledRows<kBits, 0, kMore, kWeigh>(low, step, words, start, word, out + i);
+    }
+    return i;
   }
 
-  // The row whose codes are from bit kBit of the words on, and those behind it, without shifts: a code stays
-  // where it is in its word, where it is a power of two times as large, and the unit is that much smaller,
-  // so their product is the same. The same of kWords words side by side.
-  template <int kBits, int kBit, bool kMore, bool kWeigh, size_t kWords, size_t kPeers>
-  HWY_INLINE void ScaledRow(const VF (&low)[kPeers], const VF (&step)[kPeers],
-                            const uint32_t* const (&words)[kPeers], Start start, size_t word,
-                            float* to) const {
+  // The rows whose codes are from bit kBit of two words on, and those behind them, without shifts: a code
+  // stays where it is in its word, where it is a power of two times as large, and the unit is that much
+  // smaller, so their product is the same.
+  template <int kBits, int kBit, bool kMore, bool kWeigh, size_t kPeers>
+  HWY_INLINE void ScaledRows(const VF (&low)[kPeers], const VF (&step)[kPeers],
+                             const uint32_t* const (&words)[kPeers], Start start, size_t word,
+                             float* to) const {
     if constexpr (kBit < 32) {
-      constexpr size_t kAll = kWords * kVectors;
+      constexpr size_t kAll = 2 * kVectors;
       constexpr bool kTop = kBit + kBits == 32;  // whose highest bit would be a sign
       constexpr auto kTo = [](size_t v) { return v / kVectors * (32 / kBits * kLanes) + v % kVectors * kN; };
       const VU mask = hn::Set(kU32, ((1u << kBits) - 1) << kBit);
@@ -197,7 +201,7 @@ struct DecodeCodeRows {
       } else {
         for (size_t v = 0; v < kAll; ++v) hn::StoreU(sum[v], kF32, to + kTo(v));
       }
-      ScaledRow<kBits, kBit + kBits, kMore, kWeigh, kWords>(low, step, words, start, word, to + kLanes);
+      ScaledRows<kBits, kBit + kBits, kMore, kWeigh>(low, step, words, start, word, to + kLanes);
     }
   }
 
