@@ -38,7 +38,7 @@ def averaged(compressor, options="", against=""):
     return Setting("", "", f"method: allreduce\ncompressor: {compressor}\n{options}", against)
 
 
-def decided(compressor, against, options="", policy="name: lgreco"):
+def decided(compressor, against, policy, options=""):
     """The same, but for a policy that decides anew while it trains, against the uniform setting."""
     return averaged(compressor, f"{options}policy: {{{{{policy}}}}}\n", against)
 
@@ -54,14 +54,14 @@ LGRECO = "name: lgreco"
 FAMILIES = f"{LGRECO}, families: [quantize, topk, powersgd]"
 
 
-def decided_by(metric):
-    """L-GreCo in each family and in all three, where errors add up by a metric."""
-    error = f", error: {metric}"
+def decided_by(metric=""):
+    """L-GreCo in each family and in all three, where errors add up by a metric, or by the default."""
+    error, name = (f", error: {metric}", f"_{metric}") if metric else ("", "")
     return {
-        f"lgreco_quantize_{metric}": decided("quantize", "quantize4", policy=LGRECO + error),
-        f"lgreco_topk_{metric}": decided("topk", "topk", TOPK_WARMUP, policy=LGRECO + error),
-        f"lgreco_powersgd_{metric}": decided("powersgd", "powersgd4", "powersgd: {{rank: 4}}\n", policy=LGRECO + error),
-        f"lgreco_mixed_{metric}": decided("quantize", "quantize4", policy=FAMILIES + error),
+        f"lgreco_quantize{name}": decided("quantize", "quantize4", LGRECO + error),
+        f"lgreco_topk{name}": decided("topk", "topk", LGRECO + error, TOPK_WARMUP),
+        f"lgreco_powersgd{name}": decided("powersgd", "powersgd4", LGRECO + error, "powersgd: {{rank: 4}}\n"),
+        f"lgreco_mixed{name}": decided("quantize", "quantize4", FAMILIES + error),
     }
 
 
@@ -82,13 +82,10 @@ SETTINGS = {
     "onebit_adam_l1": Setting("adam", "onebit_adam", ADAM + BLOCKS),
     "onebit_adam_bc": Setting("adam", "onebit_adam", ADAM_CORRECTED),
     "onebit_adam_l1_bc": Setting("adam", "onebit_adam", ADAM_CORRECTED + BLOCKS),
-    "lgreco_quantize": decided("quantize", "quantize4"),
-    "lgreco_topk": decided("topk", "topk", TOPK_WARMUP),
-    "lgreco_powersgd": decided("powersgd", "powersgd4", "powersgd: {{rank: 4}}\n"),
-    "lgreco_mixed": decided("quantize", "quantize4", policy=FAMILIES),
+    **decided_by(),
     **decided_by("relative"),
     **decided_by("adam"),
-    "lgreco_topk_mixed": decided("topk", "topk", TOPK_WARMUP, policy=FAMILIES),
+    "lgreco_topk_mixed": decided("topk", "topk", FAMILIES, TOPK_WARMUP),
 }
 
 

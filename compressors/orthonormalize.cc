@@ -4,7 +4,7 @@
 #include <array>
 #include <cmath>
 
-#include "compressors/kernels/rounding.h"
+#include "compressors/kernels/random.h"
 #include "compressors/random_key.h"
 
 namespace terse {

@@ -48,6 +48,8 @@ HWY_INLINE VU LoadHalves(const std::byte* in) {
 constexpr hn::Repartition<uint16_t, F32> kU16Pair;
 using HalvesPair = hn::Vec<hn::Repartition<uint16_t, F32>>;
 
+HWY_INLINE HalvesPair Join(Halves first, Halves second) { return hn::Combine(kU16Pair, second, first); }
+
 // The highest 16 bits of each lane of two vectors.
 HWY_INLINE HalvesPair PackHighest(VU first, VU second) {
 #if HWY_ARCH_X86
@@ -62,9 +64,10 @@ HWY_INLINE HalvesPair PackHighest(VU first, VU second) {
   const auto order = hn::SetTableIndices(kU32, kN == 8 ? kOrder8 : kOrder16);
   return hn::BitCast(kU16Pair, hn::TableLookupLanes(packed, order));
 #else
-  return hn::Combine(kU16Pair, PackHalves(hn::ShiftRight<16>(second)), PackHalves(hn::ShiftRight<16>(first)));
+  return Join(PackHalves(hn::ShiftRight<16>(first)), PackHalves(hn::ShiftRight<16>(second)));
 #endif
 }
+
 HWY_INLINE VF ClampTo(float greatest, VF c) {
   const VF most = hn::Set(kF32, greatest);
   return hn::Min(hn::Max(c, hn::Neg(most)), most);
@@ -85,7 +88,7 @@ struct Fp16 : Fp16Range {
   static HWY_INLINE hn::Vec<F16> Encode(VF c) { return hn::DemoteTo(F16(), c); }
   static HWY_INLINE Halves Pack(hn::Vec<F16> code) { return hn::BitCast(kU16, code); }
   static HWY_INLINE HalvesPair PackPair(hn::Vec<F16> first, hn::Vec<F16> second) {
-    return hn::Combine(kU16Pair, Pack(second), Pack(first));
+    return Join(Pack(first), Pack(second));
   }
   static HWY_INLINE VF Decoded(hn::Vec<F16> code) { return hn::PromoteTo(kF32, code); }
   static HWY_INLINE VF Decode(const std::byte* in, MF& finite) {
@@ -122,9 +125,7 @@ struct Fp16 : Fp16Range {
     return hn::Or(hn::IfThenElse(small, subnormal, normal), sign);
   }
   static HWY_INLINE Halves Pack(VU code) { return PackHalves(code); }
-  static HWY_INLINE HalvesPair PackPair(VU first, VU second) {
-    return hn::Combine(kU16Pair, Pack(second), Pack(first));
-  }
+  static HWY_INLINE HalvesPair PackPair(VU first, VU second) { return Join(Pack(first), Pack(second)); }
   static HWY_INLINE VF Decode(const std::byte* in, MF& finite) {
     const VU half = LoadHalves(in);
     const VU exponent = hn::Set(kU32, 0x7c00u);

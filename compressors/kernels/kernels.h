@@ -220,6 +220,14 @@ struct Kernels {
                        float* values, size_t capacity);
 };
 
+// Adding this to a float of 0 to 2^22 rounds it to an integer, which stands in the lowest bits of the sum.
+inline constexpr float kRoundToInteger = 0x1.8p23f;
+
+// Adding this to a float of 0 to 255 leaves 15 bits behind the point, the lowest of the sum.
+inline constexpr float kFixedPoint = 0x1p8f;
+inline constexpr int kFractionBits = 15;
+inline constexpr uint32_t kFractionMask = (1u << kFractionBits) - 1;
+
 }  // namespace terse::kernels
 
 #endif  // TERSE_COMPRESSORS_KERNELS_KERNELS_H_

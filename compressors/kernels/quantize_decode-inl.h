@@ -196,11 +196,7 @@ struct DecodeCodeRows {
         for (size_t v = 0; v < kAll; ++v) sum[v] = kMore || p > 0 ? hn::Add(sum[v], x[v]) : x[v];
         StepDone<kAll>(sum);
       }
-      if (Streams(start)) {
-        for (size_t v = 0; v < kAll; ++v) hn::Stream(sum[v], kF32, to + kTo(v));
-      } else {
-        for (size_t v = 0; v < kAll; ++v) hn::StoreU(sum[v], kF32, to + kTo(v));
-      }
+      for (size_t v = 0; v < kAll; ++v) StoreSum(start, sum[v], to + kTo(v));
       ScaledRows<kBits, kBit + kBits, kMore, kWeigh>(low, step, words, start, word, to + kLanes);
     }
   }

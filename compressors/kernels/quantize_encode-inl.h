@@ -16,7 +16,6 @@
 #include "compressors/kernels/dispatch.h"
 #include "compressors/kernels/quantize_random-inl.h"
 #include "compressors/kernels/quantize_range-inl.h"
-#include "compressors/kernels/rounding.h"
 #include "compressors/kernels/rows-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -44,7 +43,7 @@ class RowCoder {
   HWY_INLINE void Rows(size_t i, const RandomRows& random, VU* raw) const {
     constexpr size_t kAll = kCount * kVectors;
     const VF point = hn::Set(kF32, kStochastic ? kFixedPoint : kRoundToInteger);
-    // Whose range is looked for soon.
+    // Of the blocks whose ranges are looked for next.
     for (size_t r = 0; r < kCount; ++r) {
       PrefetchAhead(input_, ahead_ + i + r * kLanes);
       if constexpr (kResidual) PrefetchAhead(residual_, ahead_ + i + r * kLanes);

@@ -12,14 +12,14 @@
 #define TERSE_COMPRESSORS_KERNELS_QUANTIZE_RANDOM_INL_H_
 #endif
 
-#include "compressors/kernels/rounding.h"
+#include "compressors/kernels/random.h"
 #include "compressors/kernels/rows-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace terse::kernels {
 namespace HWY_NAMESPACE {
 
-// The random numbers of rounding.h, row after row. A copy that only one function sees stays in registers.
+// The random numbers of random.h, row after row. A copy that only one function sees stays in registers.
 class RandomRows {
  public:
   HWY_INLINE RandomRows(const uint32_t key[2], uint64_t row) : key_{key[0], key[1]} {
@@ -43,7 +43,7 @@ class RandomRows {
     }
   }
 
-  // RandomWord of rounding.h.
+  // RandomWord of random.h.
   HWY_INLINE void Seed(uint64_t row) {
     const uint32_t first = static_cast<uint32_t>(row / kRandomRows * kLanes);
     for (size_t v = 0; v < kVectors; ++v) {

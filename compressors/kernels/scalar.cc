@@ -12,7 +12,7 @@
 #include "compressors/kernels/dispatch.h"
 #include "compressors/kernels/floats.h"
 #include "compressors/kernels/kernels.h"
-#include "compressors/kernels/rounding.h"
+#include "compressors/kernels/random.h"
 #include "proto/wire/bytes.h"
 
 namespace terse::kernels {

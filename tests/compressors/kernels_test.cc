@@ -18,7 +18,7 @@
 #include <string>
 
 #include "compressors/kernels/dispatch.h"
-#include "compressors/kernels/rounding.h"
+#include "compressors/kernels/random.h"
 #include "compressors/kernels/vector.h"
 #include "compressors/memory/large_vector.h"
 #include "gmock/gmock.h"

@@ -1,17 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// How the quantizer rounds, for all of its kernels: by adding what leaves no bits behind the point, or some
-// to which a random number is added.
-#ifndef TERSE_COMPRESSORS_KERNELS_ROUNDING_H_
-#define TERSE_COMPRESSORS_KERNELS_ROUNDING_H_
+// The random numbers of the kernels, which are those of a counter.
+#ifndef TERSE_COMPRESSORS_KERNELS_RANDOM_H_
+#define TERSE_COMPRESSORS_KERNELS_RANDOM_H_
 
 #include <cstddef>
 #include <cstdint>
 
 namespace terse::kernels {
-
-// Adding this to a float of 0 to 2^22 rounds it to an integer, which stands in the lowest bits of the sum.
-inline constexpr float kRoundToInteger = 0x1.8p23f;
 
 // A random word of a counter.
 inline constexpr uint32_t kCounterStep = 0x9e3779b9u;
@@ -34,11 +30,6 @@ inline constexpr uint32_t kRandomFactor = 0x915f77f5u;
 inline constexpr uint32_t kRandomSummand = 0x6a09e667u;
 inline uint32_t NextRandom(uint32_t x) { return x * kRandomFactor + kRandomSummand; }
 
-// Adding this to a float of 0 to 255 leaves 15 bits behind the point, the lowest of the sum.
-inline constexpr float kFixedPoint = 0x1p8f;
-inline constexpr int kFractionBits = 15;
-inline constexpr uint32_t kFractionMask = (1u << kFractionBits) - 1;
-
 }  // namespace terse::kernels
 
-#endif  // TERSE_COMPRESSORS_KERNELS_ROUNDING_H_
+#endif  // TERSE_COMPRESSORS_KERNELS_RANDOM_H_
