@@ -72,6 +72,22 @@ struct Shard {
   size_t size = 0;         // set by Encode: bytes written
 };
 
+// Takes entries of which a gather codec is almost sure, while it still looks for the others. The vector is
+// looked at stretch by stretch; entries come in ascending order, and after those of a stretch its end. Only
+// the payload says what was selected: what was told early may not be in it, and most of what is in it
+// may not have been told. A codec that is sure of nothing calls nothing, and one that starts to goes on to
+// the end of the vector.
+class EarlyEntries {
+ public:
+  virtual ~EarlyEntries() = default;
+
+  // Elements of a stretch, at least 1; the last one may be shorter.
+  virtual size_t stretch() const = 0;
+  // The value as it is decoded, never 0.
+  virtual void Add(uint32_t position, float value) = 0;
+  virtual void EndStretch(size_t end) = 0;
+};
+
 struct EncodeArgs {
   absl::Span<const float> input;  // n elements; the vector to send, before compensation
   // Not null: what is sent is what this rule makes of `input`, the gradient, and its u moves while the codec
@@ -82,6 +98,7 @@ struct EncodeArgs {
   wire::MutableBytes state;    // StateBytes(params, n), zero at first use
   wire::MutableBytes scratch;  // ScratchBytes(params, n), any content, 64-byte aligned
   RandomKey random;
+  EarlyEntries* early = nullptr;  // null: nobody wants entries early
 };
 
 // One tensor's exchange by a linear codec: the same in all its rounds, but for `scratch`.

@@ -17,6 +17,7 @@
 #include "compressors/rice.h"
 #include "compressors/select.h"
 #include "compressors/topk_entries.h"
+#include "compressors/topk_threshold.h"
 #include "compressors/workers.h"
 
 namespace terse {
@@ -24,6 +25,7 @@ namespace {
 
 using topk::Entries;
 using topk::kHeaderBytes;
+using topk::LastThreshold;
 using topk::ReadEntries;
 using topk::ValueBytes;
 
@@ -67,43 +69,6 @@ SelectionPlan PlanSelection(size_t n, size_t k, wire::SelectionRule rule) {
   plan.capacity = std::max(plan.capacity, capacity);
   return plan;
 }
-
-// A vector's threshold moves little from step to step, and steadily, so a step begins a little below where
-// the last ones lead and saves the sample. What is sent no longer waits, so in a residual many elements are
-// just below the threshold: of DGC's, 3 % below it there are twice as many.
-constexpr float kLoosened = 0.97f;
-constexpr float kMostGrowth = 1.1f;
-
-// What is kept from step to step: the least magnitude that was selected, the growth that it showed, and how
-// many were to be selected. Any bytes are good: they only choose where the search begins.
-class LastThreshold {
- public:
-  static constexpr size_t kBytes = sizeof(uint32_t) + 2 * sizeof(float);
-
-  explicit LastThreshold(wire::MutableBytes state) : state_(state) {}
-
-  // Where to begin; 0: nowhere.
-  float Guess(size_t k) const {
-    const float guess = kLoosened * Growth() * Threshold(k);
-    return guess > 0.0f ? guess : 0.0f;
-  }
-  void Update(size_t k, float threshold) {
-    const float before = Threshold(k);
-    const float growth =
-        before > 0.0f ? std::clamp(threshold / before, 1.0f / kMostGrowth, kMostGrowth) : 1.0f;
-    wire::Store(state_.data(), static_cast<uint32_t>(k));
-    wire::Store(state_.data() + 4, threshold);
-    wire::Store(state_.data() + 8, growth);
-  }
-
- private:
-  float Threshold(size_t k) const {
-    return wire::Load<uint32_t>(state_.data()) == k ? wire::Load<float>(state_.data() + 4) : 0.0f;
-  }
-  float Growth() const { return wire::Load<float>(state_.data() + 8); }
-
-  wire::MutableBytes state_;
-};
 
 // The caller's scratch, cut up.
 struct Scratch {
@@ -159,26 +124,28 @@ std::byte* StoreValues(wire::ValueFormat format, absl::Span<const float> values,
 // Selects the k largest of one compensated vector.
 class Selector {
  public:
-  Selector(const EncodeArgs& args, size_t k, const SelectionPlan& plan)
+  Selector(const EncodeArgs& args, size_t k, const SelectionPlan& plan, wire::ValueFormat format)
       : input_(args.input),
         momentum_(args.momentum),
         residual_(args.residual),
+        early_(args.early),
         k_(k),
         plan_(plan),
+        format_(format),
         last_(args.state),
         workers_(WorkersFor(input_.size())),
         scratch_(plan, workers_, args.scratch),
         kernels_(kernels::ActiveKernels()) {}
 
-  // Compensates, selects, rounds what was selected to `format` and leaves the difference in the residual.
+  // Compensates, selects, rounds what was selected to the format and leaves the difference in the residual.
   // What rounds to 0 is not sent.
-  void Run(wire::ValueFormat format) {
+  void Run() {
     const size_t selected = Select();
     count_ = 0;
     for (size_t i = 0; i < selected; ++i) {
       const uint32_t position = scratch_.indices[i];
       const float value = scratch_.values[i];
-      const float sent = Rounded(format, value);
+      const float sent = Rounded(format_, value);
       if (sent == 0.0f) continue;
       if (!residual_.empty()) residual_[position] = value - sent;
       scratch_.indices[count_] = position;
@@ -238,22 +205,46 @@ class Selector {
     return to + kLine;
   }
 
-  // The candidates of the whole vector. Returns how many there are, perhaps more than were kept. Every worker
-  // has a stretch of the vector and room for as many candidates as are kept of all.
+  // The candidates of the whole vector. Returns how many there are, perhaps more than were kept.
   size_t Collect(bool compensated, float threshold) {
-    if (workers_ == 1) return Collect(compensated, 0, input_.size(), threshold, 0, plan_.capacity);
+    return CollectStretch(compensated, 0, input_.size(), threshold, 0);
+  }
+
+  // The same, and those that are almost surely selected are told on the way.
+  size_t CollectAndTell(float threshold, float sure) {
+    size_t found = 0;
+    for (size_t begin = 0; begin < input_.size();) {
+      const size_t end = std::min(input_.size(), begin + early_->stretch());
+      const size_t before = std::min(found, plan_.capacity);
+      found += CollectStretch(/*compensated=*/false, begin, end, threshold, before);
+      for (size_t i = before; i < std::min(found, plan_.capacity); ++i) {
+        if (std::abs(scratch_.values[i]) < sure) continue;
+        const float sent = Rounded(format_, scratch_.values[i]);
+        if (sent != 0.0f) early_->Add(scratch_.indices[i], sent);
+      }
+      early_->EndStretch(end);
+      begin = end;
+    }
+    return found;
+  }
+
+  // The candidates of [begin, end), stored from `kept` on. Every worker has a stretch of it and room for as
+  // many candidates as are kept of all.
+  size_t CollectStretch(bool compensated, size_t begin, size_t end, float threshold, size_t kept) {
+    if (workers_ == 1) return Collect(compensated, begin, end, threshold, kept, plan_.capacity);
     size_t counts[kMostWorkers];
-    const size_t each = (input_.size() / workers_ + kChunk - 1) / kChunk * kChunk;
+    const size_t each = ((end - begin) / workers_ + kChunk - 1) / kChunk * kChunk;
     ForTasks(workers_, [&](size_t w) {
-      const size_t begin = std::min(input_.size(), w * each);
-      const size_t end = w + 1 == workers_ ? input_.size() : std::min(input_.size(), begin + each);
-      counts[w] = Collect(compensated, begin, end, threshold, w * plan_.capacity, (w + 1) * plan_.capacity);
+      const size_t first = std::min(end, begin + w * each);
+      const size_t last = w + 1 == workers_ ? end : std::min(end, first + each);
+      counts[w] = Collect(compensated, first, last, threshold, w == 0 ? kept : w * plan_.capacity,
+                          (w + 1) * plan_.capacity);
     });
     const size_t found = std::accumulate(counts, counts + workers_, size_t{0});
-    if (found > plan_.capacity) return found;
-    for (size_t w = 0, kept = 0; w < workers_; kept += counts[w++]) {
-      std::copy_n(scratch_.indices.data() + w * plan_.capacity, counts[w], scratch_.indices.data() + kept);
-      std::copy_n(scratch_.values.data() + w * plan_.capacity, counts[w], scratch_.values.data() + kept);
+    for (size_t w = 1, at = kept + counts[0]; w < workers_; at += counts[w++]) {
+      if (at + counts[w] > plan_.capacity) break;  // too many to keep
+      std::copy_n(scratch_.indices.data() + w * plan_.capacity, counts[w], scratch_.indices.data() + at);
+      std::copy_n(scratch_.values.data() + w * plan_.capacity, counts[w], scratch_.values.data() + at);
     }
     return found;
   }
@@ -284,7 +275,7 @@ class Selector {
     bool compensated = false;
     size_t found = 0;
     if (threshold > 0.0f) {
-      found = Collect(compensated, threshold);
+      found = early_ != nullptr ? CollectAndTell(threshold, last_.Sure(k_)) : Collect(compensated, threshold);
       compensated = true;
     }
     if (found < plan_.least || found > plan_.capacity) {
@@ -333,8 +324,10 @@ class Selector {
   absl::Span<const float> input_;
   const kernels::Momentum* momentum_;  // or null
   absl::Span<float> residual_;
+  EarlyEntries* early_;  // or null
   size_t k_;
   SelectionPlan plan_;
+  wire::ValueFormat format_;
   LastThreshold last_;
   size_t workers_;
   Scratch scratch_;
@@ -447,8 +440,8 @@ absl::StatusOr<EncodeResult> TopK::Encode(const wire::CodecParams& params, const
   if (n == 0) return EncodeResult{};
 
   const size_t k = TopKCount(params.density, n);
-  Selector selector(args, k, PlanSelection(n, k, params.selection));
-  selector.Run(params.values);
+  Selector selector(args, k, PlanSelection(n, k, params.selection), params.values);
+  selector.Run();
   shard.size = Pack(params, n, selector.positions(), selector.values(), shard.out);
   return EncodeResult{selector.nonfinite()};
 }

@@ -7,12 +7,13 @@
 // Selection reads the vector once: the last step's threshold, or where there is none a sample of the vector,
 // gives one that a few more than k elements pass, the pass that compensates collects those, and the k largest
 // are taken out of them exactly. A vector that this misleads in, or of which much is sent, is read again
-// (select.h). With selection `sampled`
-// 0.8 k candidates are enough, and a threshold that fewer pass is lowered; of more than k the largest are
-// taken all the same. What is sent are the largest elements under either rule.
+// (select.h). With selection `sampled` 0.8 k candidates are enough, and a threshold that fewer pass is
+// lowered; of more than k the largest are taken all the same. What is sent are the largest elements under
+// either rule. Elements well above where the last steps' thresholds lead are told early (EarlyEntries).
 //
-// State: k, the least magnitude that was selected, and how it grew. With selection `exact` it changes no
-// payload; with `sampled` it may: how many of the 0.8 k to k largest are sent.
+// State: k, the least magnitude that was selected, how it grew, and by what share it was foreseen too low.
+// With selection `exact` it changes no payload; with `sampled` it may: how many of the 0.8 k to k largest are
+// sent.
 //
 // Payload: count (u32), index coding (u8), Rice parameter (u8, 0 for u32 coding), value format (u8), 0 (u8),
 // positions, values (4 or 2 bytes each). Positions are ascending, as u32 or Rice-coded (rice.h).

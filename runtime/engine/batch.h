@@ -18,6 +18,7 @@
 #include "proto/wire/frame.h"
 #include "runtime/engine/adaptation.h"
 #include "runtime/engine/buffer.h"
+#include "runtime/engine/exchange/entries.h"
 #include "runtime/engine/exchange/sparse_part.h"
 #include "runtime/engine/position_set.h"
 #include "runtime/engine/tensor.h"
@@ -108,11 +109,13 @@ class BatchRunner {
   bool FinishProbe(const BatchContext& context, const Item& item, absl::Span<float> result);
 
   // exchange/all_gather.cc
+  class AllGather;
   absl::Status RunAllGather(const BatchContext& context, absl::Span<Item> items);
-  absl::Status ClearResults(absl::Span<Item> items, transport::Operation* gather);
-  absl::Status AddUp(const Item& item, absl::Span<const wire::Bytes> payloads, absl::Span<float> result);
   // The positions that the payloads have together: for the count of how many these are, and for a method that
   // wants to know them.
+  static bool CountsBuildUp(const Item& item);
+  static bool WantsSupport(const Item& item);
+  static bool WantsUnion(const Item& item) { return CountsBuildUp(item) || WantsSupport(item); }
   absl::Status UnitePositions(Item* item, absl::Span<const wire::Bytes> payloads);
 
   // exchange/sparse_reduce.cc
@@ -144,8 +147,12 @@ class BatchRunner {
   EncodeArgs BeginEncode(const BatchContext& context, Item* item);
   void KeepSent(Item* item, const Shard& shard);
   void EndEncode(Item* item, wire::Bytes closing);
-  // All of that for a gather codec, whose one shard is the whole tensor.
-  absl::Status EncodeWhole(const BatchContext& context, Item* item, Shard* shard);
+  // All of that for a gather codec, whose one shard is the whole tensor. `early`: as in EncodeArgs;
+  // `selected`, if not null, gets the payload's entries.
+  absl::Status EncodeWhole(const BatchContext& context, Item* item, Shard* shard,
+                           EarlyEntries* early = nullptr, Entries* selected = nullptr);
+  // The entries of a gather codec's payload of n elements, at most so many; else DATA_LOSS.
+  static absl::Status Unpack(const Item& item, wire::Bytes payload, size_t n, size_t most, Entries* entries);
   // For the second compression of a piece of the own shard, whose sum is given. Keeps what ResolvePending
   // needs to take it back.
   EncodeArgs ServerArgs(Item* item, size_t piece, absl::Span<const float> sum);
@@ -163,6 +170,8 @@ class BatchRunner {
                                            int from, wire::Bytes* bytes);
   // DATA_LOSS when something is left of what a rank has sent.
   absl::Status CheckAtEnd(absl::Span<const wire::Bytes> rest) const;
+  // Encoding and decoding of the items' tensors so far, in ms.
+  static double Worked(absl::Span<const Item> items);
   // Divides a batch's time on the wire among its tensors by their bytes.
   void ShareTime(absl::Span<Item> items, double ms);
   float Weight() const;
@@ -187,6 +196,7 @@ class BatchRunner {
   Buffer<uint32_t> positions_;
   PositionSet union_;
   std::vector<uint32_t> support_;
+  GatherMemory gather_;
   std::vector<SparsePart> sparse_parts_;
 };
 

@@ -10,7 +10,6 @@
 #include "absl/strings/str_cat.h"
 #include "compressors/kernels/dispatch.h"
 #include "compressors/rice.h"
-#include "compressors/select.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/compressors/codec_cases.h"
@@ -130,6 +129,34 @@ TEST(TopK, ReproducesTheErrorNorms) {
   }
 }
 
+// Whom entries are told early.
+class Told final : public EarlyEntries {
+ public:
+  explicit Told(size_t stretch) : stretch_(stretch) {}
+
+  size_t stretch() const override { return stretch_; }
+  void Add(uint32_t position, float value) override {
+    EXPECT_GE(position, looked_at_);
+    EXPECT_LT(position, looked_at_ + stretch_);
+    EXPECT_TRUE(positions.empty() || positions.back() < position);
+    positions.push_back(position);
+    values.push_back(value);
+  }
+  void EndStretch(size_t end) override {
+    EXPECT_GT(end, looked_at_);
+    EXPECT_LE(end, looked_at_ + stretch_);
+    looked_at_ = end;
+  }
+  size_t looked_at() const { return looked_at_; }
+
+  std::vector<uint32_t> positions;
+  std::vector<float> values;
+
+ private:
+  size_t stretch_;
+  size_t looked_at_ = 0;
+};
+
 // One Encode with all of its memory, at a size at which the sample is used.
 struct Encoding {
   explicit Encoding(const wire::CodecParams& with, size_t n)
@@ -139,8 +166,10 @@ struct Encoding {
         scratch(codec.ScratchBytes(with, n)),
         payload(codec.MaxPayloadBytes(with, n)) {}
 
-  EncodeResult Run(absl::Span<const float> input, const kernels::Momentum* momentum = nullptr) {
+  EncodeResult Run(absl::Span<const float> input, const kernels::Momentum* momentum = nullptr,
+                   EarlyEntries* early = nullptr) {
     EncodeArgs args;
+    args.early = early;
     args.input = input;
     args.momentum = momentum;
     args.residual = absl::MakeSpan(residual);
@@ -179,7 +208,10 @@ TEST(TopK, NoStateChangesAnExactSelection) {
       wire::Store(other.state.data(), uint32_t{200});
       wire::Store(other.state.data() + 4, threshold);
       wire::Store(other.state.data() + 8, growth);
-      other.Run(input);
+      // How far thresholds fell short: any bytes too.
+      wire::Store(other.state.data() + 12, -growth);
+      Told told(4096);
+      other.Run(input, nullptr, &told);
       EXPECT_EQ(other.sent, fresh.sent) << threshold << " " << growth;
       EXPECT_EQ(Bits(other.residual), Bits(fresh.residual)) << threshold << " " << growth;
     }
@@ -213,6 +245,53 @@ TEST(TopK, AddsMomentumAsIfItHadBeenAddedBefore) {
         ASSERT_EQ(Bits(u[0]), Bits(u[1]));
       }
     }
+  }
+}
+
+// --- entries that are told early
+
+// Nothing that is sent or kept depends on whether somebody listens; and what is told is, but for what the
+// threshold outran, in the payload, as it is decoded.
+TEST(TopK, TellsMostEntriesEarlyAndSendsTheSame) {
+  constexpr size_t kElements = 300'000;
+  for (const wire::ValueFormat format : {wire::ValueFormat::kFp32, wire::ValueFormat::kBf16}) {
+    wire::CodecParams params;
+    params.density = 0.01;
+    params.values = format;
+    Encoding quiet(params, kElements);
+    Encoding telling(params, kElements);
+    size_t told_and_sent = 0;
+    size_t sent = 0;
+    size_t in_vain = 0;
+    for (uint32_t step = 0; step < 20; ++step) {
+      const std::vector<float> gradient = Normal(kElements, 10 + step);
+      Told told(step % 2 == 0 ? 70'000 : 4096);
+      quiet.Run(gradient);
+      telling.Run(gradient, nullptr, &told);
+      ASSERT_EQ(telling.sent, quiet.sent);
+      ASSERT_EQ(telling.state, quiet.state);
+      ASSERT_EQ(Bits(telling.residual), Bits(quiet.residual));
+      EXPECT_EQ(told.looked_at(), step == 0 ? 0 : kElements) << "the first step has no threshold to go by";
+      if (step < 8) continue;  // thresholds take a while to grow steadily
+      std::vector<uint32_t> positions(params.density * kElements + 1);
+      std::vector<float> values(positions.size());
+      const absl::StatusOr<size_t> count = telling.codec.Unpack(
+          params, telling.sent, kElements, absl::MakeSpan(positions), absl::MakeSpan(values));
+      ASSERT_TRUE(count.ok()) << count.status();
+      sent += *count;
+      for (size_t i = 0; i < told.positions.size(); ++i) {
+        const auto end = positions.begin() + static_cast<ptrdiff_t>(*count);
+        const auto at = std::lower_bound(positions.begin(), end, told.positions[i]);
+        if (at == end || *at != told.positions[i]) {
+          ++in_vain;
+          continue;
+        }
+        ++told_and_sent;
+        EXPECT_EQ(told.values[i], values[static_cast<size_t>(at - positions.begin())]);
+      }
+    }
+    EXPECT_GT(told_and_sent, sent * 6 / 10);
+    EXPECT_LT(in_vain, sent / 20);
   }
 }
 
@@ -506,91 +585,6 @@ TEST(TopK, RefusesDensitiesOutOfRange) {
     EXPECT_EQ(TopKCompressor().CheckParams(TopKCase(density).params).code(),
               absl::StatusCode::kInvalidArgument);
   }
-}
-
-// --- select.h
-
-TEST(SelectLargest, FindsTheThresholdAndItsTies) {
-  std::vector<uint32_t> histogram(kHistogramBins);
-  const std::vector<float> values = {3, -1, 2, -2, 0, 2, 0.5f};
-  const auto select = [&](size_t k) { return SelectLargest(values, k, absl::MakeSpan(histogram)); };
-  EXPECT_EQ(select(1).magnitude, 0x40400000u);
-  EXPECT_EQ(select(1).ties, 1u);
-  EXPECT_EQ(select(3).magnitude, 0x40000000u);
-  EXPECT_EQ(select(3).ties, 2u);
-  EXPECT_EQ(select(5).magnitude, 0x3f800000u);
-  EXPECT_EQ(select(7).count, 6u);  // zero does not belong
-  EXPECT_EQ(select(7).ties, 0u);
-}
-
-// --- rice.h
-
-std::vector<uint32_t> Decode(const std::vector<std::byte>& bytes, const RicePlan& plan, size_t count) {
-  RiceReader reader(bytes, plan.parameter);
-  std::vector<uint32_t> positions;
-  uint64_t next = 0;
-  for (size_t i = 0; i < count; ++i) {
-    uint64_t gap = 0;
-    EXPECT_TRUE(reader.Next(&gap));
-    positions.push_back(static_cast<uint32_t>(next + gap));
-    next = positions.back() + uint64_t{1};
-  }
-  EXPECT_TRUE(reader.AtEnd());
-  return positions;
-}
-
-TEST(Rice, RoundTripsWithinItsBound) {
-  std::mt19937 generator(3);
-  std::vector<std::pair<size_t, std::vector<uint32_t>>> lists = {
-      {1, {0}},
-      {100, {}},
-      {100, {99}},
-      {4, {0, 1, 2, 3}},
-      {1'000'000, {0, 999'999}},
-      {3'000'000'000u, {0, 65'536, 131'073, 2'999'999'999u}},  // run gaps of more than 16 bits
-      {0xffffffffu, {0xfffffffeu}},
-  };
-  for (int i = 0; i < 300; ++i) {
-    const size_t n = 1 + generator() % 5000;
-    const double density = std::pow(10.0, -3.0 * (generator() % 1000) / 1000.0);
-    lists.push_back({n, {}});
-    for (uint32_t j = 0; j < n; ++j) {
-      // All at the end, or spread.
-      const bool in = i % 3 == 0 ? j >= n - n * density : generator() % 100'000 < density * 100'000;
-      if (in) lists.back().second.push_back(j);
-    }
-  }
-  for (const auto& [n, positions] : lists) {
-    const RicePlan plan = PlanRice(n, positions);
-    EXPECT_LE(plan.bytes, RiceMaxBytes(n, positions.size()));
-    std::vector<std::byte> bytes(plan.bytes + 8, std::byte{0xa5});
-    EncodeRice(plan, positions, bytes.data());
-    EXPECT_TRUE(std::all_of(bytes.end() - 8, bytes.end(), [](std::byte b) { return b == std::byte{0xa5}; }));
-    bytes.resize(plan.bytes);
-    EXPECT_EQ(Decode(bytes, plan, positions.size()), positions);
-  }
-}
-
-TEST(Rice, BoundGrowsWithTheCount) {
-  for (const size_t n : {1, 10, 1000, 70'000}) {
-    size_t last = 0;
-    for (size_t count = 0; count <= n; count += std::max<size_t>(1, n / 500)) {
-      EXPECT_GE(RiceMaxBytes(n, count), last);
-      last = RiceMaxBytes(n, count);
-    }
-  }
-}
-
-TEST(Rice, FailsAtTheEndOfTheBytes) {
-  const std::vector<std::byte> zeros(64);
-  uint64_t gap = 0;
-  EXPECT_FALSE(RiceReader(zeros, 3).Next(&gap));
-  EXPECT_FALSE(RiceReader({}, 0).Next(&gap));
-  std::vector<std::byte> cut(4);
-  cut[3] = std::byte{0x80};  // the one, but none of the low bits
-  EXPECT_FALSE(RiceReader(cut, 3).Next(&gap));
-  EXPECT_TRUE(RiceReader(cut, 0).Next(&gap));
-  EXPECT_EQ(gap, 31u);
 }
 
 }  // namespace

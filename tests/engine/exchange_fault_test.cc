@@ -26,9 +26,7 @@ using transport::CutGroup;
 
 constexpr int kRanks = 3;
 constexpr int kCulprit = 1;
-constexpr int64_t kRows = 31;
 constexpr int64_t kColumns = 47;
-constexpr size_t kN = kRows * kColumns;
 
 using Settings = std::vector<std::pair<std::string, std::string>>;
 using Vector = std::vector<float>;
@@ -38,11 +36,15 @@ struct Case {
   Settings settings;
   uint64_t collectives;   // of one exchange: calls of the transport
   bool messages = false;  // from rank to rank, so that a survivor does not meet the failure at the same call
+  int64_t rows = 31;
+
+  size_t n() const { return static_cast<size_t>(rows * kColumns); }
 };
 void PrintTo(const Case& c, std::ostream* out) { *out << c.name; }
 
-// To and from the others, in both rounds.
+// To and from the others, in both rounds of a scatter-reduce, and in the one of an all-gather.
 constexpr uint64_t kMessages = 4;
+constexpr uint64_t kGathered = 2;
 
 std::vector<Case> Cases() {
   const auto powersgd = [](const char* error, const char* dense) {
@@ -50,7 +52,13 @@ std::vector<Case> Cases() {
   };
   return {{"dense", {{"compressor", "none"}}, 1},
           {"dense_deterministic", {{"compressor", "none"}, {"dense", "deterministic"}}, 2},
-          {"topk", {{"compressor", "topk"}}, 1},
+          {"topk", {{"compressor", "topk"}}, kGathered, true},
+          // In messages while it is encoded, and one at the end.
+          {"topk_told_early",
+           {{"compressor", "topk"}, {"topk.density", "0.05"}, {"topk.index", "u32"}},
+           4 * kGathered,
+           true,
+           4340},
           {"topk_sparse", {{"compressor", "topk"}, {"topk.exchange", "sparse_reduce"}}, 3},
           {"onebit", {{"compressor", "onebit"}}, kMessages, true},
           {"quantize", {{"compressor", "quantize"}}, kMessages, true},
@@ -58,16 +66,19 @@ std::vector<Case> Cases() {
           {"powersgd_local", powersgd("local", "native"), 2},
           {"powersgd_averaged", powersgd("averaged", "native"), 2},
           {"powersgd_deterministic", powersgd("local", "deterministic"), 4},
-          {"dgc", {{"method", "dgc"}, {"dgc.density", "0.02"}}, 1},
-          {"dgc_nesterov", {{"method", "dgc"}, {"dgc.density", "0.02"}, {"dgc.nesterov", "true"}}, 1},
+          {"dgc", {{"method", "dgc"}, {"dgc.density", "0.02"}}, kGathered, true},
+          {"dgc_nesterov",
+           {{"method", "dgc"}, {"dgc.density", "0.02"}, {"dgc.nesterov", "true"}},
+           kGathered,
+           true},
           {"dgc_sparse", {{"method", "dgc"}, {"dgc.density", "0.02"}, {"topk.exchange", "sparse_reduce"}}, 3},
           {"onebit_adam", {{"method", "onebit_adam"}}, kMessages, true}};
 }
 
-Vector Gradient(int rank, int step) {
+Vector Gradient(const Case& test, int rank, int step) {
   std::mt19937 random(static_cast<uint32_t>(100 * rank + step + 1));
   std::normal_distribution<float> normal;
-  Vector g(kN);
+  Vector g(test.n());
   for (float& x : g) x = normal(random);
   return g;
 }
@@ -75,24 +86,26 @@ Vector Gradient(int rank, int step) {
 // One rank, without an engine around it, so that what it keeps can be looked at after a failure.
 class Rank {
  public:
-  Rank(const wire::Config& config, const std::string& hub, int rank, std::chrono::milliseconds patience)
-      : config_(config) {
+  Rank(const Case& test, const wire::Config& config, const std::string& hub, int rank,
+       std::chrono::milliseconds patience)
+      : test_(test), config_(config) {
     absl::StatusOr<std::unique_ptr<transport::Group>> group =
         transport::OpenGroup("inproc", {.rank = rank, .world_size = kRanks, .hub = hub});
     EXPECT_TRUE(group.ok()) << group.status();
     group_ = std::make_unique<CutGroup>(*std::move(group));
     runner_ = std::make_unique<BatchRunner>(config_, group_.get(), patience, TimeSource::Machine());
     tensor_.name = "w";
-    tensor_.shape = {kRows, kColumns};
-    tensor_.elements = tensor_.job_elements = kN;
+    tensor_.shape = {test.rows, kColumns};
+    tensor_.elements = tensor_.job_elements = test.n();
     tensor_.world_size = kRanks;
-    tensor_.SetRow(policy::StaticRow(config_, kRanks, {0, tensor_.name, tensor_.dtype, kN, tensor_.shape}));
+    tensor_.SetRow(
+        policy::StaticRow(config_, kRanks, {0, tensor_.name, tensor_.dtype, test.n(), tensor_.shape}));
     tensor_.method = MakeTensorMethod(config_, tensor_.Facts());
   }
 
   absl::Status Exchange(int step) {
-    const Vector gradient = Gradient(group_->rank(), step);
-    Vector out(kN);
+    const Vector gradient = Gradient(test_, group_->rank(), step);
+    Vector out(test_.n());
     const Call call{.tensor = 0, .send = gradient.data(), .recv = out.data()};
     Tensor* const tensor = &tensor_;
     return runner_->Run({}, {&call, 1}, {&tensor, 1});
@@ -119,6 +132,7 @@ class Rank {
   CutGroup& group() { return *group_; }
 
  private:
+  const Case test_;
   const wire::Config config_;
   std::unique_ptr<CutGroup> group_;
   std::unique_ptr<BatchRunner> runner_;
@@ -128,7 +142,7 @@ class Rank {
 // What the rank adds to its residual when it exchanges g, of its momentum as it was before.
 Vector Submitted(const wire::Config& config, const Vector& u, const Vector& g) {
   Vector sent = g;
-  for (size_t i = 0; i < kN; ++i) {
+  for (size_t i = 0; i < g.size(); ++i) {
     const auto m = static_cast<float>(config.dgc.momentum);
     if (config.method == wire::Method::kOneBitAdam) sent[i] *= static_cast<float>(1 - config.adam.beta1);
     if (config.method != wire::Method::kDgc) continue;
@@ -169,13 +183,13 @@ void FailAndCheck(const Case& test, const wire::Config& config, uint64_t at, Cut
     EXPECT_TRUE(rank->Residual().empty());
     return;  // a dense exchange keeps nothing
   }
-  const Vector sent = Submitted(config, u, Gradient(rank->group().rank(), 3));
+  const Vector sent = Submitted(config, u, Gradient(test, rank->group().rank(), 3));
   const Vector now = rank->Residual();
   float most = 0;
-  for (size_t i = 0; i < kN; ++i) most = std::max(most, std::fabs(residual[i] + sent[i]));
+  for (size_t i = 0; i < now.size(); ++i) most = std::max(most, std::fabs(residual[i] + sent[i]));
   // Selected, or never sent: bit by bit. Else a payload was added to what it had been taken from.
   const bool exact = tensor.codec->kind() != Kind::kSplit;
-  for (size_t i = 0; i < kN; ++i) {
+  for (size_t i = 0; i < now.size(); ++i) {
     ASSERT_NEAR(now[i], residual[i] + sent[i], exact ? 0.0f : std::ldexp(most, -20)) << i;
   }
   // Momentum is the history of gradients, delivered or not.
@@ -194,7 +208,7 @@ void CutOff(const Case& test, uint64_t at, Cut cut, std::chrono::milliseconds pa
   for (int r = 0; r < kRanks; ++r) {
     threads.emplace_back([&, r] {
       std::unique_ptr<Rank>& rank = ranks[static_cast<size_t>(r)];
-      rank = std::make_unique<Rank>(config, hub, r, patience);
+      rank = std::make_unique<Rank>(test, config, hub, r, patience);
       for (int step = 0; step < 3; ++step) rank->Step(step);
       FailAndCheck(test, config, at, cut, rank.get());
     });
@@ -234,9 +248,9 @@ TEST_P(ExchangeFault, TheEngineKeepsTheFirstError) {
         auto opened = Engine::Open(config, std::move(group));
         ASSERT_TRUE(opened.ok()) << opened.status();
         Engine& engine = *(engines[static_cast<size_t>(r)] = *std::move(opened));
-        ASSERT_TRUE(engine.Register("w", wire::DType::kFloat32, {kRows, kColumns}).ok());
-        const Vector g = Gradient(r, 0);
-        Vector out(kN);
+        ASSERT_TRUE(engine.Register("w", wire::DType::kFloat32, {GetParam().rows, kColumns}).ok());
+        const Vector g = Gradient(GetParam(), r, 0);
+        Vector out(g.size());
         const Call call{.tensor = 0, .send = g.data(), .recv = out.data()};
         ASSERT_TRUE(engine.Allreduce({&call, 1}).ok());
         ASSERT_TRUE(engine.Step(1.0).ok());

@@ -98,25 +98,45 @@ void BatchRunner::EndEncode(Item* item, wire::Bytes closing) {
   }
 }
 
-absl::Status BatchRunner::EncodeWhole(const BatchContext& context, Item* item, Shard* shard) {
+absl::Status BatchRunner::EncodeWhole(const BatchContext& context, Item* item, Shard* shard,
+                                      EarlyEntries* early, Entries* selected) {
   Tensor& tensor = *item->tensor;
   const Timed encode(trace_, "encode", &tensor.stats.encode_ms);
-  const EncodeArgs args = BeginEncode(context, item);
+  EncodeArgs args = BeginEncode(context, item);
+  args.early = early;
   const absl::StatusOr<EncodeResult> encoded =
       tensor.codec->Encode(item->params, args, absl::MakeSpan(shard, 1));
   if (!encoded.ok()) return encoded.status();
   item->nonfinite |= encoded->nonfinite;
   KeepSent(item, *shard);
   EndEncode(item, {});
-  // By sparse reduce the ranks have yet to choose among what they selected.
-  if (tensor.row.exchange == wire::Exchange::kAllGather) {
-    // A position takes at least the two bytes of its value.
-    const absl::Span<uint32_t> positions = positions_.Get(shard->size / 2 + 1);
-    const absl::StatusOr<size_t> sent =
-        tensor.codec->Support(item->params, tensor.pending.payloads, tensor.elements, positions);
-    if (!sent.ok()) return sent.status();
-    tensor.method->AfterEncode(positions.first(*sent));
+  if (selected != nullptr) {
+    const size_t most = tensor.codec->MostEntries(item->params, tensor.elements);
+    absl::Status status = Unpack(*item, tensor.pending.payloads, tensor.elements, most, selected);
+    if (!status.ok()) return status;
   }
+  // By sparse reduce the ranks have yet to choose among what they selected.
+  if (tensor.row.exchange != wire::Exchange::kAllGather) return absl::OkStatus();
+  if (selected != nullptr) {
+    tensor.method->AfterEncode(selected->positions);
+    return absl::OkStatus();
+  }
+  // A position takes at least the two bytes of its value.
+  const absl::Span<uint32_t> positions = positions_.Get(shard->size / 2 + 1);
+  const absl::StatusOr<size_t> sent =
+      tensor.codec->Support(item->params, tensor.pending.payloads, tensor.elements, positions);
+  if (!sent.ok()) return sent.status();
+  tensor.method->AfterEncode(positions.first(*sent));
+  return absl::OkStatus();
+}
+
+absl::Status BatchRunner::Unpack(const Item& item, wire::Bytes payload, size_t n, size_t most,
+                                 Entries* entries) {
+  entries->Resize(most);
+  const absl::StatusOr<size_t> count = item.tensor->codec->Unpack(
+      item.params, payload, n, absl::MakeSpan(entries->positions), absl::MakeSpan(entries->values));
+  if (!count.ok()) return count.status();
+  entries->Resize(*count);
   return absl::OkStatus();
 }
 
@@ -252,6 +272,12 @@ absl::Status BatchRunner::CheckAtEnd(absl::Span<const wire::Bytes> rest) const {
         absl::StrCat("bytes behind the last frame from ", group_->Describe(static_cast<int>(r))));
   }
   return absl::OkStatus();
+}
+
+double BatchRunner::Worked(absl::Span<const Item> items) {
+  double ms = 0;
+  for (const Item& item : items) ms += item.tensor->stats.encode_ms + item.tensor->stats.decode_ms;
+  return ms;
 }
 
 void BatchRunner::ShareTime(absl::Span<Item> items, double ms) {

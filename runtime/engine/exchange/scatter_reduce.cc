@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/engine/exchange/scatter_reduce.h"
 
-#include <chrono>
 #include <numeric>
-#include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "compressors/kernels/kernels.h"
+#include "runtime/engine/exchange/look.h"
 #include "runtime/engine/stopwatch.h"
 
 namespace terse::engine {
@@ -17,10 +16,6 @@ constexpr int kTags[] = {1, 2};  // of the rounds
 
 // Before a wait settles on one message, whichever comes first is looked for so long.
 constexpr double kLookMs = 20.0;
-// Between looks the processor is handed over, and after this long given up: where ranks share processors, one
-// that only yields keeps a core while two that have work share another.
-constexpr double kYieldMs = 0.05;
-constexpr std::chrono::microseconds kNap(50);
 
 // Buffers of `sizes`, one behind the other in one piece of memory.
 std::vector<wire::MutableBytes> CutUp(const std::vector<size_t>& sizes, Buffer<std::byte>* memory) {
@@ -74,19 +69,13 @@ ScatterReduce::ScatterReduce(BatchRunner* runner, const BatchContext& context,
 
 absl::Status ScatterReduce::Run() {
   const Stopwatch exchange(*runner_.trace_.time);
-  double worked = 0;
-  for (const BatchRunner::Item& item : items_) {
-    worked -= item.tensor->stats.encode_ms + item.tensor->stats.decode_ms;
-  }
+  const double before = BatchRunner::Worked(items_);
   absl::Status status = RunPipeline();
   // What waits in a residual must be there whole before any of it is taken back.
   while (!status.ok() && encoded_ < units_.size()) {
     if (!EncodeUnit(/*send=*/false).ok()) break;
   }
-  for (const BatchRunner::Item& item : items_) {
-    worked += item.tensor->stats.encode_ms + item.tensor->stats.decode_ms;
-  }
-  runner_.ShareTime(items_, exchange.Milliseconds() - worked);
+  runner_.ShareTime(items_, exchange.Milliseconds() - (BatchRunner::Worked(items_) - before));
   return status;
 }
 
@@ -157,16 +146,12 @@ absl::Status ScatterReduce::Await() {
   const size_t before = arrivals_[kScatter].units + arrivals_[kGather].units;
   double waited_ms = 0;
   Timed wait(runner_.trace_, "wait", &waited_ms);
-  const Stopwatch watch;
-  do {
+  const absl::StatusOr<bool> come = LookFor(kLookMs, [&]() -> absl::StatusOr<bool> {
     if (absl::Status status = Poll(); !status.ok()) return status;
-    if (arrivals_[kScatter].units + arrivals_[kGather].units > before) return absl::OkStatus();
-    if (watch.Milliseconds() < kYieldMs) {
-      std::this_thread::yield();
-    } else {
-      std::this_thread::sleep_for(kNap);
-    }
-  } while (watch.Milliseconds() < kLookMs);
+    return arrivals_[kScatter].units + arrivals_[kGather].units > before;
+  });
+  if (!come.ok()) return come.status();
+  if (*come) return absl::OkStatus();
   Arrivals& due = arrivals_[arrivals_[kScatter].units < units_.size() ? kScatter : kGather];
   return due.receives[due.units]->Wait(runner_.patience_);
 }

@@ -9,21 +9,11 @@
 #include <cstdint>
 #include <vector>
 
+#include "runtime/engine/exchange/entries.h"
 #include "runtime/engine/exchange/sparse_split.h"
 #include "runtime/engine/position_set.h"
 
 namespace terse::engine {
-
-struct Entries {
-  std::vector<uint32_t> positions;  // ascending
-  std::vector<float> values;
-
-  size_t size() const { return positions.size(); }
-  void Resize(size_t n) {
-    positions.resize(n);
-    values.resize(n);
-  }
-};
 
 struct SparsePart {
   size_t k = 0;  // the most entries that a rank selects

@@ -85,18 +85,12 @@ class BatchRunner::SparseReduce {
     local.params = OwnParams(*item);
     Shard shard = RangeOf(Whole(*item), 0);
     shard.out = runner_.send_.Get(tensor.codec->MaxPayloadBytes(local.params, tensor.elements));
-    if (absl::Status status = runner_.EncodeWhole(context_, &local, &shard); !status.ok()) {
+    part->k = tensor.codec->MostEntries(item->params, tensor.elements);
+    if (absl::Status status = runner_.EncodeWhole(context_, &local, &shard, nullptr, &part->own);
+        !status.ok()) {
       return status;
     }
     item->nonfinite = local.nonfinite;
-    const Timed unpack(runner_.trace_, "encode", &item->tensor->stats.encode_ms);
-    part->k = tensor.codec->MostEntries(item->params, tensor.elements);
-    part->own.Resize(part->k);
-    const absl::StatusOr<size_t> count =
-        tensor.codec->Unpack(item->params, tensor.pending.payloads, tensor.elements,
-                             absl::MakeSpan(part->own.positions), absl::MakeSpan(part->own.values));
-    if (!count.ok()) return count.status();
-    part->own.Resize(*count);
     return absl::OkStatus();
   }
 
