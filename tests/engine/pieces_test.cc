@@ -77,6 +77,7 @@ TEST(Units, HaveEveryElementOnceInOrder) {
           }
         }
         for (int r = 0; r < ranks; ++r) EXPECT_GE(units.Capacity(u, r), bytes[static_cast<size_t>(r)]);
+        EXPECT_TRUE(units.PartsOf(u).size() == 1 || units.Capacity(u, 0) <= kMostMessageBytes);
       }
       EXPECT_EQ(parts, units.parts());
       for (size_t i = 0; i < sizes.size(); ++i) {

@@ -3,12 +3,13 @@
 // All-gather exchange, for codecs whose payloads every rank decodes. Each rank receives (N - 1) payloads of
 // each tensor, so it is for small worlds or small densities (reference: dgc.md section 7).
 //
-// A rank's frames travel in messages that are cut alike on all ranks: tensors share one until it has room for
-// kPieceBytes, so that the first tensors are on the wire while the next are encoded. A tensor with a
+// A rank's frames travel in messages that are cut alike on all ranks: tensors share one of up to
+// kMostMessageBytes, so that the first tensors are on the wire while the next are encoded. A tensor with a
 // large payload travels in parts: while it is encoded, of each of its stretches what is told early
 // (EarlyEntries), then the rest and what is taken back (entries.h). What arrives are the payload's
 // entries, as if it had been sent whole. docs/decisions/0035-told-early.md.
 #include <algorithm>
+#include <initializer_list>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -118,17 +119,25 @@ class BatchRunner::AllGather final : private EarlyEntries {
     stretches_.push_back(stretches);
     first_frame_.push_back(frames_.size());
     for (size_t s = 0; s + 1 < stretches.count; ++s) {
-      AddFrame(i, s * stretches.each, (s + 1) * stretches.each,
-               codec.PackedBytes(item.params, stretches.each, stretches.most_told));
+      const size_t bytes = codec.PackedBytes(item.params, stretches.each, stretches.most_told);
+      AddFrames(bytes, {{i, Range(s * stretches.each, (s + 1) * stretches.each)}});
       EndMessage();
     }
-    AddFrame(i, 0, n, codec.MaxPayloadBytes(item.params, n));
-    if (stretches.count > 1) AddFrame(i, 0, n, codec.PackedBytes(item.params, n, stretches.MostToldOfAll(n)));
-    if (capacity_ >= kPieceBytes) EndMessage();
+    const size_t bytes = codec.MaxPayloadBytes(item.params, n);
+    if (stretches.count == 1) {
+      AddFrames(bytes, {{i, Range(0, n)}});
+    } else {
+      const size_t taken_back = codec.PackedBytes(item.params, n, stretches.MostToldOfAll(n));
+      AddFrames(bytes + taken_back, {{i, Range(0, n)}, {i, Range(0, n)}});
+    }
   }
-  void AddFrame(size_t i, size_t begin, size_t end, size_t payload_bytes) {
-    frames_.push_back({i, {.begin = begin, .end = end, .out = {}, .size = 0}});
-    capacity_ += wire::kFrameHeaderBytes + payload_bytes;
+  static Shard Range(size_t begin, size_t end) { return {.begin = begin, .end = end, .out = {}, .size = 0}; }
+  // In one message.
+  void AddFrames(size_t payload_bytes, std::initializer_list<Frame> frames) {
+    const size_t bytes = frames.size() * wire::kFrameHeaderBytes + payload_bytes;
+    if (capacity_ + bytes > kMostMessageBytes) EndMessage();
+    frames_.insert(frames_.end(), frames);
+    capacity_ += bytes;
   }
   void EndMessage() {
     const size_t first = messages_.empty() ? 0 : messages_.back().end;
@@ -199,7 +208,7 @@ class BatchRunner::AllGather final : private EarlyEntries {
     Item& item = items_[i];
     const Tensor& tensor = *item.tensor;
     encoding_ = i;
-    Shard shard{.begin = 0, .end = tensor.elements, .out = {}, .size = 0};
+    Shard shard = Range(0, tensor.elements);
     if (stretches_[i].count == 1) {
       shard.out = Payload();
       if (absl::Status status = runner_.EncodeWhole(context_, &item, &shard); !status.ok()) return status;
@@ -232,7 +241,7 @@ class BatchRunner::AllGather final : private EarlyEntries {
   // Encodes for nobody.
   void KeepInResidual(Item* item) {
     const Tensor& tensor = *item->tensor;
-    Shard shard{.begin = 0, .end = tensor.elements, .out = {}, .size = 0};
+    Shard shard = Range(0, tensor.elements);
     shard.out = runner_.results_.Get(tensor.codec->MaxPayloadBytes(item->params, tensor.elements));
     // The first error is the one to report.
     (void)runner_.EncodeWhole(context_, item, &shard);
@@ -340,7 +349,7 @@ class BatchRunner::AllGather final : private EarlyEntries {
         if (r != self_) payloads[r] = payloads_[first_frame_[i] * ranks_ + r];
       }
     } else {
-      absl::StatusOr<bool> direct = AddFrames(i, result);
+      absl::StatusOr<bool> direct = AddUpFrames(i, result);
       status = direct.status();
       added = direct.ok() && *direct;
       if (status.ok() && (!added || WantsUnion(item))) status = Join(i, absl::MakeSpan(payloads));
@@ -353,7 +362,7 @@ class BatchRunner::AllGather final : private EarlyEntries {
 
   // Adds up the frames of a tensor in stretches, as they are. False, and nothing is done, where something was
   // taken back.
-  absl::StatusOr<bool> AddFrames(size_t i, absl::Span<float> result) {
+  absl::StatusOr<bool> AddUpFrames(size_t i, absl::Span<float> result) {
     const Item& item = items_[i];
     const Compressor& codec = *item.tensor->codec;
     const size_t rest = RestFrame(i);

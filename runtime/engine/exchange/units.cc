@@ -24,14 +24,16 @@ Units::Units(absl::Span<const UnitItem> items, int ranks) : ranks_(static_cast<s
     const size_t closing = tensor.LateBytes(params, ranks);
     for (size_t k = 0; k < pieces; ++k) {
       const bool last = k + 1 == pieces;
-      parts_.push_back({i, k, last});
+      std::vector<size_t> part(ranks_);
       for (size_t r = 0; r < ranks_; ++r) {
         const Shard piece = tensor.PieceOf(params, static_cast<int>(r), ranks, k);
-        filled[r] += wire::kFrameHeaderBytes + tensor.codec->MaxPayloadBytes(params, piece.end - piece.begin);
-        if (last && closing > 0) filled[r] += wire::kFrameHeaderBytes + closing;
+        part[r] = wire::kFrameHeaderBytes + tensor.codec->MaxPayloadBytes(params, piece.end - piece.begin);
+        if (last && closing > 0) part[r] += wire::kFrameHeaderBytes + closing;
       }
+      if (filled[0] + part[0] > kMostMessageBytes) end_unit();
+      parts_.push_back({i, k, last});
+      for (size_t r = 0; r < ranks_; ++r) filled[r] += part[r];
       last_unit[i] = units_.size();
-      if (filled[0] >= kPieceBytes) end_unit();
     }
   }
   end_unit();
