@@ -4,6 +4,7 @@
 #include <cassert>
 
 #include "compressors/registry.h"
+#include "proto/wire/messages.h"
 
 namespace terse::engine {
 
@@ -17,7 +18,7 @@ void Tensor::SetRow(const wire::PlanRow& next) {
 size_t Tensor::PieceElements(const wire::CodecParams& params) const {
   const size_t block = codec->BlockElements(params);
   constexpr size_t kMany = size_t{1} << 20;
-  const size_t fits = kPieceBytes * kMany / codec->MaxPayloadBytes(params, kMany);
+  const size_t fits = wire::kPieceBytes * kMany / codec->MaxPayloadBytes(params, kMany);
   return std::max(fits / block, size_t{1}) * block;
 }
 

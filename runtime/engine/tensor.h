@@ -33,13 +33,6 @@ struct BuildUp {
   uint64_t busiest = 0;    // entries that the owner with the most of them received; sparse reduce alone
 };
 
-// A shard is exchanged in pieces whose payloads are about so large: small enough that encoding one takes a
-// fraction of a millisecond, large enough that a message's own cost does not count.
-inline constexpr size_t kPieceBytes = size_t{60} << 10;
-
-// Messages are no larger, but for single frames that are: from 64 KiB on MPI over TCP asks the receiver first.
-inline constexpr size_t kMostMessageBytes = size_t{62} << 10;
-
 // Totals since open. Bytes are those handed to the transport, headers included; times in ms.
 struct TensorStats {
   uint64_t calls = 0;

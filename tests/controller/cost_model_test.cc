@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/controller/policy/cost_model.h"
 
+#include <algorithm>
 #include <initializer_list>
 
 #include "gtest/gtest.h"
@@ -66,6 +67,26 @@ TEST(CostModel, WhatGrowsWithRanksDoes) {
     EXPECT_GT(bytes, sparse_bytes);
     EXPECT_LT(bytes, 4 * 6 * 0.01 * kN) << "O(k), whatever the number of ranks";
     sparse_bytes = bytes;
+  }
+}
+
+// Of a large tensor most entries are on the wire while the rest is looked at; of a small one none.
+TEST(CostModel, WhatIsToldEarlyTravelsWhileTheRestIsLookedAt) {
+  Machine slow = Gigabit();
+  slow.bytes_per_s /= 10;
+  for (const double elements : {kN, 1e6}) {
+    const Workload load{.elements = elements, .ranks = 4};
+    const Cost cost = AllGatherCost(slow, load, kDgcKernels, U32(0.001));
+    const double copy = 4 * elements / slow.memcpy_bytes_per_s;
+    const double encode = kDgcKernels.encode * copy;
+    const double wire = cost.bytes / slow.bytes_per_s;
+    const double one_by_one = encode + wire + kDgcKernels.decode * copy;
+    if (elements == kN) {
+      EXPECT_LT(cost.seconds, one_by_one - 0.6 * std::min(encode, wire));
+      EXPECT_GT(cost.seconds, std::max(encode, wire));
+    } else {
+      EXPECT_GT(cost.seconds, one_by_one);
+    }
   }
 }
 

@@ -13,6 +13,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
+#include "proto/wire/messages.h"
 #include "runtime/engine/exchange/units.h"
 #include "tests/engine/memories.h"
 #include "tests/engine/plans.h"
@@ -77,7 +78,7 @@ TEST(Units, HaveEveryElementOnceInOrder) {
           }
         }
         for (int r = 0; r < ranks; ++r) EXPECT_GE(units.Capacity(u, r), bytes[static_cast<size_t>(r)]);
-        EXPECT_TRUE(units.PartsOf(u).size() == 1 || units.Capacity(u, 0) <= kMostMessageBytes);
+        EXPECT_TRUE(units.PartsOf(u).size() == 1 || units.Capacity(u, 0) <= wire::kMostMessageBytes);
       }
       EXPECT_EQ(parts, units.parts());
       for (size_t i = 0; i < sizes.size(); ++i) {
@@ -99,7 +100,8 @@ TEST(Units, CutLargeTensorsAndFuseSmallOnes) {
     items.push_back({&tensor, &row.params});
   }
   const Units units(items, 4);
-  EXPECT_NEAR(static_cast<double>(units.size()), 500e3 / kPieceBytes + 200 * 180.0 / kPieceBytes, 2);
+  EXPECT_NEAR(static_cast<double>(units.size()), 500e3 / wire::kPieceBytes + 200 * 180.0 / wire::kPieceBytes,
+              2);
   EXPECT_GT(units.PartsOf(units.size() - 1).size(), 50u);
 }
 

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "proto/wire/frame.h"
+#include "proto/wire/messages.h"
 
 namespace terse::policy {
 namespace {
@@ -12,7 +13,10 @@ namespace {
 constexpr double kFrame = static_cast<double>(wire::kFrameHeaderBytes);
 constexpr double kEntriesHeader = 8;  // of a payload of entries
 constexpr double kSamplesPayload = 32 * 4;
-constexpr double kPiece = 48 * 1024;    // of a payload, in the messages of scatter-reduce
+constexpr double kPiece = static_cast<double>(wire::kPieceBytes);
+constexpr double kStretch = static_cast<double>(wire::kStretchBytes);
+constexpr double kMostStretches = static_cast<double>(wire::kMostStretches);
+constexpr double kTold = 0.88;          // of a stretch's entries, before the whole tensor has been looked at
 constexpr double kLoad = 8;             // in front of an owner's sums
 constexpr double kSparseBound = 6 * 4;  // bytes of an entry that sparse reduce may send, times (N - 1) / N
 
@@ -62,12 +66,20 @@ Cost AllGatherCost(const Machine& machine, const Workload& load, const Kernels& 
                    const Entries& entries) {
   const double peers = load.ranks - 1;
   const double k = entries.density * load.elements;
+  const double stretches = std::min(std::floor(k * entries.bytes / kStretch) + 1, kMostStretches);
   Cost cost;
-  cost.overhead = peers * (kFrame + kEntriesHeader);
+  cost.overhead = peers * (stretches > 1 ? stretches + 1 : 1) * (kFrame + kEntriesHeader);
   cost.bytes = peers * k * entries.bytes + cost.overhead;
+  // What is told early is on the wire while the rest is looked at, from the end of the first stretch on.
+  const double told = kTold * (stretches - 1) / stretches;
+  const double wire = cost.bytes / machine.bytes_per_s;
+  const double copy = CopySeconds(machine, load);
   // Own entries are read once more, for what is remembered of them.
-  cost.seconds = RoundsSeconds(machine, 1, peers, cost.bytes) +
-                 SparseKernels(machine, load, kernels, k * (load.ranks + 1));
+  const double encode = kernels.encode * copy + k * machine.entry_s;
+  const double decode = kernels.decode * copy + load.ranks * k * machine.entry_s;
+  const double processor = peers * stretches * machine.message_s;
+  cost.seconds = machine.latency_s + std::max(encode + processor, encode / stretches + told * wire) +
+                 (1 - told) * wire + decode;
   return cost;
 }
 

@@ -6,9 +6,9 @@
 //
 // The time is that of the wire (latency, the processor's work on each message, bytes over rate; what a rank
 // sends and what it receives pass each other) and of the kernels, in times of a memcpy of the gradient: one
-// after the other, but for the rounds of scatter-reduce, which take the longer of the two. It knows nothing
-// of congestion and stragglers, so it is for comparing, not for predicting to a few percent;
-// docs/results/scaling.md holds it against measurements.
+// after the other, but for the rounds of scatter-reduce, which take the longer of the two, and for what
+// all-gather tells early. It knows nothing of congestion and stragglers, so it is for comparing, not for
+// predicting to a few percent; docs/results/scaling.md holds it against measurements.
 //
 // No function of libm that may differ in a last bit is used: ranks that compare costs must agree.
 #ifndef TERSE_RUNTIME_CONTROLLER_POLICY_COST_MODEL_H_

@@ -4,8 +4,8 @@
 // each tensor, so it is for small worlds or small densities (reference: dgc.md section 7).
 //
 // A rank's frames travel in messages that are cut alike on all ranks: tensors share one of up to
-// kMostMessageBytes, so that the first tensors are on the wire while the next are encoded. A tensor with a
-// large payload travels in parts: while it is encoded, of each of its stretches what is told early
+// wire::kMostMessageBytes, so that the first tensors are on the wire while the next are encoded. A tensor
+// with a large payload travels in parts: while it is encoded, of each of its stretches what is told early
 // (EarlyEntries), then the rest and what is taken back (entries.h). What arrives are the payload's
 // entries, as if it had been sent whole. docs/decisions/0035-told-early.md.
 #include <algorithm>
@@ -14,6 +14,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "compressors/kernels/vector.h"
+#include "proto/wire/messages.h"
 #include "runtime/engine/batch.h"
 #include "runtime/engine/exchange/look.h"
 
@@ -30,11 +31,7 @@ constexpr uint64_t kBuildUpInterval = 64;
 
 constexpr size_t kClearedAtOnce = size_t{1} << 18;  // elements between two looks at the wire
 
-// Stretches of a tensor: one for so many bytes of its payload. Each is one message more, so there are not
-// many.
-constexpr size_t kStretchBytes = size_t{24} << 10;
-constexpr size_t kMostStretches = 32;
-constexpr size_t kStretchUnit = 4096;  // elements
+constexpr size_t kStretchUnit = 4096;  // elements; stretches are multiples of it
 
 // How a tensor is told of: in stretches, of which all but the last may be told early. One stretch: nothing
 // is.
@@ -48,8 +45,8 @@ struct Stretches {
 
 Stretches StretchesOf(const BatchRunner::Item& item) {
   const size_t n = item.tensor->elements;
-  const size_t wanted =
-      std::min(item.tensor->codec->MaxPayloadBytes(item.params, n) / kStretchBytes + 1, kMostStretches);
+  const size_t wanted = std::min(
+      item.tensor->codec->MaxPayloadBytes(item.params, n) / wire::kStretchBytes + 1, wire::kMostStretches);
   Stretches stretches;
   stretches.each = (n / wanted / kStretchUnit + 1) * kStretchUnit;
   stretches.count = std::max<size_t>((n + stretches.each - 1) / stretches.each, 1);
@@ -135,7 +132,7 @@ class BatchRunner::AllGather final : private EarlyEntries {
   // In one message.
   void AddFrames(size_t payload_bytes, std::initializer_list<Frame> frames) {
     const size_t bytes = frames.size() * wire::kFrameHeaderBytes + payload_bytes;
-    if (capacity_ + bytes > kMostMessageBytes) EndMessage();
+    if (capacity_ + bytes > wire::kMostMessageBytes) EndMessage();
     frames_.insert(frames_.end(), frames);
     capacity_ += bytes;
   }

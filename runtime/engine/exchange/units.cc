@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "proto/wire/frame.h"
+#include "proto/wire/messages.h"
 
 namespace terse::engine {
 
@@ -30,7 +31,7 @@ Units::Units(absl::Span<const UnitItem> items, int ranks) : ranks_(static_cast<s
         part[r] = wire::kFrameHeaderBytes + tensor.codec->MaxPayloadBytes(params, piece.end - piece.begin);
         if (last && closing > 0) part[r] += wire::kFrameHeaderBytes + closing;
       }
-      if (filled[0] + part[0] > kMostMessageBytes) end_unit();
+      if (filled[0] + part[0] > wire::kMostMessageBytes) end_unit();
       parts_.push_back({i, k, last});
       for (size_t r = 0; r < ranks_; ++r) filled[r] += part[r];
       last_unit[i] = units_.size();

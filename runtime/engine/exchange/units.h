@@ -2,9 +2,9 @@
 //
 // How a batch is cut for a pipelined exchange. Each rank's shard of a tensor is cut into pieces; piece k of
 // all ranks' shards is a part, and parts that follow each other make up a unit, whose frames for one rank
-// travel in one message (kMostMessageBytes). A large tensor has many units, so that its first elements are on
-// the wire while the last are encoded; many small tensors share one. A function of tensors, parameters and
-// world size alone, so all ranks cut alike.
+// travel in one message (wire::kMostMessageBytes). A large tensor has many units, so that its first elements
+// are on the wire while the last are encoded; many small tensors share one. A function of tensors, parameters
+// and world size alone, so all ranks cut alike.
 #ifndef TERSE_RUNTIME_ENGINE_EXCHANGE_UNITS_H_
 #define TERSE_RUNTIME_ENGINE_EXCHANGE_UNITS_H_
 
