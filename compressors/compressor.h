@@ -163,6 +163,8 @@ class Compressor {
 
   // True when Encode does the method dgc's update in its own pass over memory (EncodeArgs::momentum).
   virtual bool adds_momentum() const { return false; }
+  // Whether Encode may tell entries early (EncodeArgs::early).
+  virtual bool TellsEarly(const wire::CodecParams& params, size_t n) const { return false; }
 
   // Gather and split codecs. What is known only of the whole input (onebit's scale with block 0) is in the
   // payload of every shard.

@@ -241,10 +241,10 @@ class Selector {
                           (w + 1) * plan_.capacity);
     });
     const size_t found = std::accumulate(counts, counts + workers_, size_t{0});
-    for (size_t w = 1, at = kept + counts[0]; w < workers_; at += counts[w++]) {
-      if (at + counts[w] > plan_.capacity) break;  // too many to keep
-      std::copy_n(scratch_.indices.data() + w * plan_.capacity, counts[w], scratch_.indices.data() + at);
-      std::copy_n(scratch_.values.data() + w * plan_.capacity, counts[w], scratch_.values.data() + at);
+    for (size_t w = 1, at = kept + counts[0]; w < workers_ && at < plan_.capacity; at += counts[w++]) {
+      const size_t fits = std::min(counts[w], plan_.capacity - at);
+      std::copy_n(scratch_.indices.data() + w * plan_.capacity, fits, scratch_.indices.data() + at);
+      std::copy_n(scratch_.values.data() + w * plan_.capacity, fits, scratch_.values.data() + at);
     }
     return found;
   }
@@ -426,6 +426,10 @@ size_t TopK::StateBytes(const wire::CodecParams& params, size_t n) const {
 size_t TopK::ScratchBytes(const wire::CodecParams& params, size_t n) const {
   if (n == 0) return 0;
   return Scratch::Bytes(PlanSelection(n, TopKCount(params.density, n), params.selection), WorkersFor(n));
+}
+
+bool TopK::TellsEarly(const wire::CodecParams& params, size_t n) const {
+  return PlanSelection(n, TopKCount(params.density, n), params.selection).stride != 0;
 }
 
 absl::StatusOr<EncodeResult> TopK::Encode(const wire::CodecParams& params, const EncodeArgs& args,

@@ -34,6 +34,7 @@ class TopK final : public Compressor {
   Kind kind() const override { return Kind::kGather; }
   bool fixed_size() const override { return false; }
   bool adds_momentum() const override { return true; }
+  bool TellsEarly(const wire::CodecParams& params, size_t n) const override;
   absl::Status CheckParams(const wire::CodecParams& params) const override;
   size_t MaxPayloadBytes(const wire::CodecParams& params, size_t n) const override;
   size_t StateBytes(const wire::CodecParams& params, size_t n) const override;

@@ -13,8 +13,7 @@ namespace terse::wire {
 // encoding one takes a fraction of a millisecond, large enough that a message's own cost does not count.
 inline constexpr size_t kPieceBytes = size_t{60} << 10;
 
-// Messages are no larger, but for single frames that are: from 64 KiB on MPI over TCP asks the receiver
-// first.
+// Messages are no larger, but for what is not parted: from 64 KiB on MPI over TCP asks the receiver first.
 inline constexpr size_t kMostMessageBytes = size_t{62} << 10;
 
 // All-gather: of a large tensor one stretch for so many bytes of payload. Each is a message more, so there

@@ -71,7 +71,7 @@ TEST(Entries, WhatNobodySaysIsRefused) {
 
 // --- Exchanges.
 
-constexpr size_t kN = 200'000;
+constexpr size_t kN = 300'000;  // enough for kernel threads to share
 
 // What a rank's frames held, all together.
 struct Said {
@@ -128,9 +128,15 @@ Vector Gradient(int rank, int step) {
     for (size_t i = kN - kN / 16; i < kN; ++i) g[i] = std::copysign(500.0f + std::fabs(g[i]), g[i]);
   }
   if (step == 14) std::fill(g.begin(), g.end(), 0.5f);  // all of one size
+  if (step >=
+      18) {  // more and more, in places: at some scale the candidates of a second thread are too many to keep
+    for (size_t i = 0; i < kN; ++i) {
+      if (i / 32'768 % 2 == 1) g[i] *= 1.0f + 2.0f * static_cast<float>(step - 17);
+    }
+  }
   return g;
 }
-constexpr int kSteps = 18;
+constexpr int kSteps = 24;
 
 // Top-k with error feedback of all ranks, by sorting.
 class Reference {

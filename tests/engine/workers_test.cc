@@ -4,14 +4,18 @@
 // there are.
 #include "compressors/workers.h"
 
+#include <algorithm>
 #include <atomic>
 #include <mutex>
 #include <random>
 #include <set>
 #include <thread>
+#include <utility>
 #include <vector>
 
+#include "compressors/topk.h"
 #include "gtest/gtest.h"
+#include "runtime/engine/buffer.h"
 #include "runtime/workers/worker_pool.h"
 #include "tests/compressors/codec_cases.h"
 #include "tests/engine/ranks.h"
@@ -164,6 +168,55 @@ std::vector<uint32_t> Exchange(Settings settings, int threads) {
     }
   });
   return bits;
+}
+
+// What topk tells early, as bits.
+class Told final : public EarlyEntries {
+ public:
+  size_t stretch() const override { return kN / 2; }
+  void Add(uint32_t position, float value) override { entries.emplace_back(position, value); }
+  void EndStretch(size_t) override {}
+
+  std::vector<std::pair<uint32_t, float>> entries;
+};
+
+// Gradients grow until there are too many candidates to keep, at some scale of a second thread's; what lies
+// in the scratch then is none.
+TEST(ThreadsThatTellEarly, TellWhatOneThreadTells) {
+  const Compressor& codec = TopKCompressor();
+  wire::CodecParams params;
+  params.density = 0.01;
+  const auto run = [&](Workers* workers, size_t step, double growth) {
+    const ScopedWorkers scope(workers);
+    std::vector<std::byte> state(codec.StateBytes(params, kN));
+    std::vector<std::byte> payload(codec.MaxPayloadBytes(params, kN));
+    Told told;
+    for (size_t s = 0; s <= step; ++s) {
+      Vector gradient = Normal(kN, static_cast<uint32_t>(s));
+      for (size_t i = kN / 4; s == step && i < kN / 2; ++i) gradient[i] *= static_cast<float>(growth);
+      Buffer<std::byte> scratch;
+      EncodeArgs args;
+      args.input = gradient;
+      args.state = absl::MakeSpan(state);
+      args.scratch = scratch.Get(codec.ScratchBytes(params, kN));
+      std::fill(args.scratch.begin(), args.scratch.end(), std::byte{0x7e});  // large as floats
+      args.early = &told;
+      told.entries.clear();
+      Shard shard{.begin = 0, .end = kN, .out = absl::MakeSpan(payload), .size = 0};
+      EXPECT_TRUE(codec.Encode(params, args, {&shard, 1}).ok());
+    }
+    return told.entries;
+  };
+  size_t told = 0;
+  for (const size_t count : kCounts) {
+    WorkerPool pool(count);
+    for (double growth = 1.0; growth < 8.0; growth *= 1.1) {
+      const auto one = run(nullptr, 2, growth);
+      ASSERT_EQ(run(&pool, 2, growth), one) << count << " threads, growth " << growth;
+      told = std::max(told, one.size());
+    }
+  }
+  EXPECT_GT(told, TopKCount(params.density, kN)) << "too many to keep at some growth";
 }
 
 TEST(ThreadsOfAnExchange, ChangeNoBit) {

@@ -16,6 +16,7 @@ constexpr double kSamplesPayload = 32 * 4;
 constexpr double kPiece = static_cast<double>(wire::kPieceBytes);
 constexpr double kStretch = static_cast<double>(wire::kStretchBytes);
 constexpr double kMostStretches = static_cast<double>(wire::kMostStretches);
+constexpr double kToldBelow = 0.2;      // of the density: denser vectors are searched as a whole
 constexpr double kTold = 0.88;          // of a stretch's entries, before the whole tensor has been looked at
 constexpr double kLoad = 8;             // in front of an owner's sums
 constexpr double kSparseBound = 6 * 4;  // bytes of an entry that sparse reduce may send, times (N - 1) / N
@@ -66,7 +67,10 @@ Cost AllGatherCost(const Machine& machine, const Workload& load, const Kernels& 
                    const Entries& entries) {
   const double peers = load.ranks - 1;
   const double k = entries.density * load.elements;
-  const double stretches = std::min(std::floor(k * entries.bytes / kStretch) + 1, kMostStretches);
+  // Of dense selections nothing is told early.
+  const double stretches = entries.density < kToldBelow
+                               ? std::min(std::floor(k * entries.bytes / kStretch) + 1, kMostStretches)
+                               : 1;
   Cost cost;
   cost.overhead = peers * (stretches > 1 ? stretches + 1 : 1) * (kFrame + kEntriesHeader);
   cost.bytes = peers * k * entries.bytes + cost.overhead;

@@ -45,14 +45,17 @@ struct Stretches {
 
 Stretches StretchesOf(const BatchRunner::Item& item) {
   const size_t n = item.tensor->elements;
-  const size_t wanted = std::min(
-      item.tensor->codec->MaxPayloadBytes(item.params, n) / wire::kStretchBytes + 1, wire::kMostStretches);
+  const Compressor& codec = *item.tensor->codec;
+  size_t wanted = 1;
+  if (codec.TellsEarly(item.params, n)) {
+    wanted = std::min(codec.MaxPayloadBytes(item.params, n) / wire::kStretchBytes + 1, wire::kMostStretches);
+  }
   Stretches stretches;
   stretches.each = (n / wanted / kStretchUnit + 1) * kStretchUnit;
   stretches.count = std::max<size_t>((n + stretches.each - 1) / stretches.each, 1);
   // Entries need not be spread evenly; but room is kept for all that may be told, on all ranks.
-  const size_t k = item.tensor->codec->MostEntries(item.params, n);
-  stretches.most_told = 5 * k / (4 * stretches.count) + 1;
+  const size_t k = codec.MostEntries(item.params, n);
+  stretches.most_told = std::min(stretches.each, 5 * k / (4 * stretches.count) + 1);
   return stretches;
 }
 
@@ -87,7 +90,10 @@ class BatchRunner::AllGather final : private EarlyEntries {
     if (status.ok()) status = Await();
     runner_.ShareTime(items_, exchange.Milliseconds() - (Worked(items_) - before));
     if (status.ok()) status = Take();
-    for (size_t i = 0; i < items_.size() && status.ok(); ++i) status = DecodeItem(i);
+    for (size_t i = 0; i < items_.size() && status.ok(); ++i) {
+      status = PollSends();
+      if (status.ok()) status = DecodeItem(i);
+    }
     for (std::unique_ptr<transport::Operation>& send : sends_) {
       if (status.ok()) status = send->Wait(runner_.patience_);
     }
@@ -199,6 +205,16 @@ class BatchRunner::AllGather final : private EarlyEntries {
     return absl::OkStatus();
   }
 
+  // Large messages move on only when their sender asks, too.
+  absl::Status PollSends() {
+    for (; sends_ended_ < sends_.size(); ++sends_ended_) {
+      const absl::StatusOr<bool> ended = sends_[sends_ended_]->Test();
+      if (!ended.ok()) return ended.status();
+      if (!*ended) break;
+    }
+    return absl::OkStatus();
+  }
+
   // --- This rank's entries.
 
   absl::Status EncodeItem(size_t i) {
@@ -277,6 +293,7 @@ class BatchRunner::AllGather final : private EarlyEntries {
       const absl::StatusOr<bool> come = LookFor(kLookMs, [&]() -> absl::StatusOr<bool> {
         if (absl::Status status = Poll(); !status.ok()) return status;
         if (arrived_ > before) return true;
+        if (absl::Status status = PollSends(); !status.ok()) return status;
         const absl::StatusOr<bool> last = receives_.back()->Test();
         return last.ok() ? absl::StatusOr<bool>(false) : last;
       });
@@ -393,9 +410,12 @@ class BatchRunner::AllGather final : private EarlyEntries {
   size_t RestFrame(size_t i) const { return first_frame_[i] + stretches_[i].count - 1; }
 
   absl::Status TakenBack(size_t i, size_t r) {
-    const size_t n = items_[i].tensor->elements;
-    return Unpack(items_[i], payloads_[(RestFrame(i) + 1) * ranks_ + r], n, stretches_[i].MostToldOfAll(n),
-                  &memory_.taken_back);
+    const Item& item = items_[i];
+    const size_t n = item.tensor->elements;
+    const wire::Bytes payload = payloads_[(RestFrame(i) + 1) * ranks_ + r];
+    // Mostly none, and then no room needs to be made.
+    const bool none = payload.size() == item.tensor->codec->PackedBytes(item.params, n, 0);
+    return Unpack(item, payload, n, none ? 0 : stretches_[i].MostToldOfAll(n), &memory_.taken_back);
   }
 
   // The others' payloads of a tensor in stretches, as if each had been sent whole.
@@ -481,6 +501,7 @@ class BatchRunner::AllGather final : private EarlyEntries {
   size_t encoding_ = 0;  // the item
   absl::Status sent_;    // the first error of the transport: nothing more is sent
   std::vector<std::unique_ptr<transport::Operation>> sends_;  // by message
+  size_t sends_ended_ = 0;
 
   // What comes: by message and rank.
   wire::MutableBytes received_;
