@@ -151,6 +151,8 @@ class BatchRunner {
   // `selected`, if not null, gets the payload's entries.
   absl::Status EncodeWhole(const BatchContext& context, Item* item, Shard* shard,
                            EarlyEntries* early = nullptr, Entries* selected = nullptr);
+  // The same of a payload that stays here, and its entries.
+  absl::Status EncodeEntries(const BatchContext& context, Item* item, EarlyEntries* early, Entries* selected);
   // The entries of a gather codec's payload of n elements, at most so many; else DATA_LOSS.
   static absl::Status Unpack(const Item& item, wire::Bytes payload, size_t n, size_t most, Entries* entries);
   // For the second compression of a piece of the own shard, whose sum is given. Keeps what ResolvePending
@@ -165,6 +167,11 @@ class BatchRunner {
   size_t RingBytes(size_t elements, size_t element_bytes) const;
   absl::Status WaitFor(transport::OperationOr operation);
   wire::FrameHeader HeaderOf(const BatchContext& context, const Item& item, const Shard& shard) const;
+  // Appends a frame, whose payload already lies behind the header's place, to the `*size` bytes of a message.
+  void Seal(const BatchContext& context, const Item& item, const Shard& shard, wire::MutableBytes message,
+            size_t* size) const;
+  // What is wrong with what a rank has sent: DATA_LOSS.
+  absl::Status From(size_t r, const absl::Status& status) const;
   // The payload of the next frame of `bytes`, which must be this item's shard.
   absl::StatusOr<wire::Bytes> TakeExpected(const BatchContext& context, Item* item, const Shard& shard,
                                            int from, wire::Bytes* bytes);

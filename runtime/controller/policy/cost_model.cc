@@ -27,15 +27,6 @@ double CopySeconds(const Machine& machine, const Workload& load) {
   return 4 * load.elements / machine.memcpy_bytes_per_s;
 }
 
-// Collectives one after the other in which each rank has one message for every other.
-double RoundsSeconds(const Machine& machine, double rounds, double peers, double bytes) {
-  return rounds * (machine.latency_s + peers * machine.message_s) + bytes / machine.bytes_per_s;
-}
-
-double SparseKernels(const Machine& machine, const Workload& load, const Kernels& kernels, double entries) {
-  return (kernels.encode + kernels.decode) * CopySeconds(machine, load) + entries * machine.entry_s;
-}
-
 // log2 by the exponent and a line between powers of 2: within 0.09, and the same everywhere.
 double Log2(double x) {
   int exponent = 0;
@@ -100,8 +91,10 @@ Cost SparseReduceCost(const Machine& machine, const Workload& load, const Kernel
   cost.bytes = sent + sums + cost.overhead;
   // Entries are taken apart, packed, received, numbered and added up; sums packed, received and compared.
   const double delivered = sums / share / entries.sum_bytes;
-  cost.seconds = RoundsSeconds(machine, 3, peers, cost.bytes) +
-                 SparseKernels(machine, load, kernels, 4 * k + 2 * delivered);
+  // In each of the three rounds a rank has one message for every other.
+  cost.seconds = 3 * (machine.latency_s + peers * machine.message_s) + cost.bytes / machine.bytes_per_s +
+                 ((kernels.encode + kernels.decode) * CopySeconds(machine, load) +
+                  (4 * k + 2 * delivered) * machine.entry_s);
   return cost;
 }
 

@@ -171,14 +171,13 @@ class BatchRunner::AllGather final : private EarlyEntries {
 
   // The next frame, whose payload is at Payload(); with the last one of a message, that is sent.
   void EndFrame(size_t payload_bytes) {
-    const size_t f = sealed_++;
-    Item& item = items_[frames_[f].item];
-    Shard range = frames_[f].range;
+    const Frame& frame = frames_[sealed_++];
+    Item& item = items_[frame.item];
+    Shard range = frame.range;
     range.size = payload_bytes;
-    const size_t frame = wire::kFrameHeaderBytes + payload_bytes;
-    wire::SealFrame(runner_.HeaderOf(context_, item, range), message_.subspan(size_, frame));
-    size_ += frame;
-    item.bytes += frame * (ranks_ - 1);
+    const size_t before = size_;
+    runner_.Seal(context_, item, range, message_, &size_);
+    item.bytes += (size_ - before) * (ranks_ - 1);
     if (sealed_ < messages_[sends_.size()].end) return;
     if (sent_.ok()) {
       const std::vector<transport::ConstBuffer> messages(ranks_, {.data = message_.data(), .bytes = size_});
@@ -194,35 +193,17 @@ class BatchRunner::AllGather final : private EarlyEntries {
   }
   wire::MutableBytes Payload() const { return message_.subspan(size_ + wire::kFrameHeaderBytes); }
 
-  // Asks the transport for progress: it may have no thread of its own.
-  absl::Status Poll() {
-    while (arrived_ < messages_.size()) {
-      const absl::StatusOr<bool> ended = receives_[arrived_]->Test();
-      if (!ended.ok()) return ended.status();
-      if (!*ended) break;
-      ++arrived_;
-    }
-    return absl::OkStatus();
-  }
-
+  absl::Status Poll() { return PassEnded(receives_, &arrived_); }
   // Large messages move on only when their sender asks, too.
-  absl::Status PollSends() {
-    for (; sends_ended_ < sends_.size(); ++sends_ended_) {
-      const absl::StatusOr<bool> ended = sends_[sends_ended_]->Test();
-      if (!ended.ok()) return ended.status();
-      if (!*ended) break;
-    }
-    return absl::OkStatus();
-  }
+  absl::Status PollSends() { return PassEnded(sends_, &sends_ended_); }
 
   // --- This rank's entries.
 
   absl::Status EncodeItem(size_t i) {
     Item& item = items_[i];
     const Tensor& tensor = *item.tensor;
-    encoding_ = i;
-    Shard shard = Range(0, tensor.elements);
     if (stretches_[i].count == 1) {
+      Shard shard = Range(0, tensor.elements);
       shard.out = Payload();
       if (absl::Status status = runner_.EncodeWhole(context_, &item, &shard); !status.ok()) return status;
       EndFrame(shard.size);
@@ -230,12 +211,8 @@ class BatchRunner::AllGather final : private EarlyEntries {
     }
     memory_.told.Resize(0);
     memory_.part.Resize(0);
-    Item plain = item;
-    plain.params.index = wire::IndexCoding::kU32;
-    shard.out = runner_.results_.Get(tensor.codec->MaxPayloadBytes(plain.params, tensor.elements));
-    absl::Status status = runner_.EncodeWhole(context_, &plain, &shard, this, &memory_.selected);
+    absl::Status status = runner_.EncodeEntries(context_, &item, this, &memory_.selected);
     if (!status.ok()) return status;
-    item.nonfinite = plain.nonfinite;
     const Timed encode(runner_.trace_, "encode", &item.tensor->stats.encode_ms);
     // Nothing more is told early, and perhaps nothing was.
     while (!IsLast(frames_[sealed_])) EndStretch(frames_[sealed_].range.end);
@@ -247,7 +224,7 @@ class BatchRunner::AllGather final : private EarlyEntries {
 
   // Into the message. Returns the payload's bytes.
   size_t Pack(const Entries& entries, size_t n) {
-    const Item& item = items_[encoding_];
+    const Item& item = items_[frames_[sealed_].item];
     return item.tensor->codec->Pack(item.params, n, entries.positions, entries.values, Payload());
   }
 
@@ -262,12 +239,12 @@ class BatchRunner::AllGather final : private EarlyEntries {
 
   bool IsLast(const Frame& frame) const { return frame.range.end == items_[frame.item].tensor->elements; }
 
-  size_t stretch() const override { return stretches_[encoding_].each; }
+  size_t stretch() const override { return stretches_[frames_[sealed_].item].each; }
 
   void Add(uint32_t position, float value) override {
     const Frame& frame = frames_[sealed_];
     // What there is of the last stretch is sent in a moment anyway.
-    if (IsLast(frame) || memory_.part.size() == stretches_[encoding_].most_told) return;
+    if (IsLast(frame) || memory_.part.size() == stretches_[frame.item].most_told) return;
     memory_.part.Append(position - static_cast<uint32_t>(frame.range.begin), value);
     memory_.told.Append(position, value);
   }
@@ -383,7 +360,7 @@ class BatchRunner::AllGather final : private EarlyEntries {
     for (size_t r = 0; r < ranks_; ++r) {
       if (r == self_) continue;
       absl::Status status = TakenBack(i, r);
-      if (!status.ok()) return From(r, status);
+      if (!status.ok()) return runner_.From(r, status);
       if (memory_.taken_back.size() > 0) return false;
     }
     if (!item.cleared) kernels::Clear(result, result.size());
@@ -400,7 +377,7 @@ class BatchRunner::AllGather final : private EarlyEntries {
           status = add(payloads_[f * ranks_ + r], frames_[f].range);
         }
       }
-      if (!status.ok()) return From(r, status);
+      if (!status.ok()) return runner_.From(r, status);
     }
     return true;
   }
@@ -430,7 +407,7 @@ class BatchRunner::AllGather final : private EarlyEntries {
     const wire::MutableBytes memory = runner_.results_.Get(each * ranks_);
     for (size_t r = 0; r < ranks_; ++r) {
       if (r == self_) continue;
-      if (absl::Status status = JoinOne(i, r); !status.ok()) return From(r, status);
+      if (absl::Status status = JoinOne(i, r); !status.ok()) return runner_.From(r, status);
       const wire::MutableBytes out = memory.subspan(r * each, each);
       payloads[r] = out.first(codec.Pack(plain, n, memory_.selected.positions, memory_.selected.values, out));
     }
@@ -463,11 +440,6 @@ class BatchRunner::AllGather final : private EarlyEntries {
     return status;
   }
 
-  absl::Status From(size_t r, const absl::Status& status) const {
-    return absl::DataLossError(
-        absl::StrCat("from ", runner_.group_->Describe(static_cast<int>(r)), ": ", status.message()));
-  }
-
   absl::Status AddUp(const Item& item, absl::Span<const wire::Bytes> payloads,
                      absl::Span<float> result) const {
     const Compressor& codec = *item.tensor->codec;
@@ -497,9 +469,8 @@ class BatchRunner::AllGather final : private EarlyEntries {
   // What goes out: room for all that is still to be sent, of which the message under way has size_ bytes.
   wire::MutableBytes message_;
   size_t size_ = 0;
-  size_t sealed_ = 0;    // frames
-  size_t encoding_ = 0;  // the item
-  absl::Status sent_;    // the first error of the transport: nothing more is sent
+  size_t sealed_ = 0;  // frames: the next one is of the item that is being encoded
+  absl::Status sent_;  // the first error of the transport: nothing more is sent
   std::vector<std::unique_ptr<transport::Operation>> sends_;  // by message
   size_t sends_ended_ = 0;
 

@@ -130,6 +130,18 @@ absl::Status BatchRunner::EncodeWhole(const BatchContext& context, Item* item, S
   return absl::OkStatus();
 }
 
+absl::Status BatchRunner::EncodeEntries(const BatchContext& context, Item* item, EarlyEntries* early,
+                                        Entries* selected) {
+  const Tensor& tensor = *item->tensor;
+  Item local = *item;
+  local.params.index = wire::IndexCoding::kU32;  // positions as they are
+  Shard shard{.begin = 0, .end = tensor.elements, .out = {}, .size = 0};
+  shard.out = results_.Get(tensor.codec->MaxPayloadBytes(local.params, tensor.elements));
+  absl::Status status = EncodeWhole(context, &local, &shard, early, selected);
+  if (status.ok()) item->nonfinite = local.nonfinite;
+  return status;
+}
+
 absl::Status BatchRunner::Unpack(const Item& item, wire::Bytes payload, size_t n, size_t most,
                                  Entries* entries) {
   entries->Resize(most);
@@ -243,11 +255,23 @@ wire::FrameHeader BatchRunner::HeaderOf(const BatchContext& context, const Item&
   return header;
 }
 
+void BatchRunner::Seal(const BatchContext& context, const Item& item, const Shard& shard,
+                       wire::MutableBytes message, size_t* size) const {
+  const size_t frame = wire::kFrameHeaderBytes + shard.size;
+  wire::SealFrame(HeaderOf(context, item, shard), message.subspan(*size, frame));
+  *size += frame;
+}
+
+absl::Status BatchRunner::From(size_t r, const absl::Status& status) const {
+  return absl::DataLossError(
+      absl::StrCat("from ", group_->Describe(static_cast<int>(r)), ": ", status.message()));
+}
+
 absl::StatusOr<wire::Bytes> BatchRunner::TakeExpected(const BatchContext& context, Item* item,
                                                       const Shard& shard, int from, wire::Bytes* bytes) {
   absl::StatusOr<wire::ParsedFrame> frame = wire::TakeFrame(*bytes);
   if (!frame.ok()) {
-    return absl::DataLossError(absl::StrCat("from ", group_->Describe(from), ": ", frame.status().message()));
+    return From(static_cast<size_t>(from), frame.status());
   }
   // Size and flags are the sender's own; everything else all ranks know beforehand.
   wire::FrameHeader expected = HeaderOf(context, *item, shard);

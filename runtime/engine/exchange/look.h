@@ -5,10 +5,15 @@
 #define TERSE_RUNTIME_ENGINE_EXCHANGE_LOOK_H_
 
 #include <chrono>
+#include <cstddef>
+#include <memory>
 #include <thread>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "runtime/engine/stopwatch.h"
+#include "transport/transport.h"
 
 namespace terse::engine {
 
@@ -30,6 +35,18 @@ absl::StatusOr<bool> LookFor(double ms, const Come& come) {
     }
   } while (watch.Milliseconds() < ms);
   return false;
+}
+
+// Goes past the operations that have ended, from the `*ended`-th on up to the first that has not. Asks the
+// transport for progress: it may have no thread of its own.
+inline absl::Status PassEnded(absl::Span<const std::unique_ptr<transport::Operation>> operations,
+                              size_t* ended) {
+  for (; *ended < operations.size(); ++*ended) {
+    const absl::StatusOr<bool> this_one = operations[*ended]->Test();
+    if (!this_one.ok()) return this_one.status();
+    if (!*this_one) break;
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace terse::engine

@@ -132,12 +132,7 @@ absl::Status ScatterReduce::Send(Round round, absl::Span<const transport::ConstB
 
 absl::Status ScatterReduce::Poll() {
   for (Arrivals& arrivals : arrivals_) {
-    while (arrivals.units < units_.size()) {
-      const absl::StatusOr<bool> ended = arrivals.receives[arrivals.units]->Test();
-      if (!ended.ok()) return ended.status();
-      if (!*ended) break;
-      ++arrivals.units;
-    }
+    if (absl::Status status = PassEnded(arrivals.receives, &arrivals.units); !status.ok()) return status;
   }
   return absl::OkStatus();
 }
@@ -166,13 +161,6 @@ Shard ScatterReduce::PieceOf(const Part& part, size_t r) const {
 size_t ScatterReduce::LateBytes(const Part& part) const {
   const BatchRunner::Item& item = items_[part.item];
   return item.tensor->LateBytes(item.params, static_cast<int>(ranks_));
-}
-
-void ScatterReduce::Seal(const BatchRunner::Item& item, const Shard& shard, wire::MutableBytes message,
-                         size_t* size) {
-  const size_t frame = wire::kFrameHeaderBytes + shard.size;
-  wire::SealFrame(runner_.HeaderOf(context_, item, shard), message.subspan(*size, frame));
-  *size += frame;
 }
 
 absl::Status ScatterReduce::EncodeUnit(bool send) {
@@ -220,11 +208,11 @@ absl::Status ScatterReduce::EncodePart(const Part& part) {
     wire::MutableBytes message = messages_[Slot(encoded_, r)];
     size_t& size = message_sizes_[Slot(encoded_, r)];
     const size_t before = size;
-    Seal(item, pieces[r], message, &size);
+    runner_.Seal(context_, item, pieces[r], message, &size);
     if (late_bytes > 0) {
       Shard end{.begin = tensor.elements, .end = tensor.elements, .out = {}, .size = late_bytes};
       std::copy_n(closing, late_bytes, message.begin() + size + wire::kFrameHeaderBytes);
-      Seal(item, end, message, &size);
+      runner_.Seal(context_, item, end, message, &size);
     }
     if (r != self_) item.bytes += size - before;
   }
@@ -315,7 +303,7 @@ absl::Status ScatterReduce::ReducePart(size_t number, const Part& part) {
   item.nonfinite |= encoded->nonfinite;
   shard.begin = own.begin;
   shard.end = own.end;
-  Seal(item, shard, message, &size);
+  runner_.Seal(context_, item, shard, message, &size);
   item.bytes += (wire::kFrameHeaderBytes + shard.size) * (ranks_ - 1);
   return absl::OkStatus();
 }

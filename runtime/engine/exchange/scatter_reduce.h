@@ -59,8 +59,6 @@ class ScatterReduce {
   absl::Status DecodeUnit();
   absl::Status DecodePart(const Part& part, absl::Span<wire::Bytes> rest);
 
-  // Appends a frame whose payload already lies behind the header's place in `message`.
-  void Seal(const BatchRunner::Item& item, const Shard& shard, wire::MutableBytes message, size_t* size);
   size_t Slot(size_t unit, size_t r) const { return unit * ranks_ + r; }
   Shard PieceOf(const Part& part, size_t r) const;
   size_t LateBytes(const Part& part) const;

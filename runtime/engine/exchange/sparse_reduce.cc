@@ -80,18 +80,8 @@ class BatchRunner::SparseReduce {
 
   // Encodes, and takes apart again what was encoded.
   absl::Status Select(Item* item, SparsePart* part) {
-    const Tensor& tensor = *item->tensor;
-    Item local = *item;
-    local.params = OwnParams(*item);
-    Shard shard = RangeOf(Whole(*item), 0);
-    shard.out = runner_.send_.Get(tensor.codec->MaxPayloadBytes(local.params, tensor.elements));
-    part->k = tensor.codec->MostEntries(item->params, tensor.elements);
-    if (absl::Status status = runner_.EncodeWhole(context_, &local, &shard, nullptr, &part->own);
-        !status.ok()) {
-      return status;
-    }
-    item->nonfinite = local.nonfinite;
-    return absl::OkStatus();
+    part->k = item->tensor->codec->MostEntries(item->params, item->tensor->elements);
+    return runner_.EncodeEntries(context_, item, nullptr, &part->own);
   }
 
   // --- The rounds. Each puts together the frames of all tensors, exchanges them, and reads what came.
@@ -114,7 +104,7 @@ class BatchRunner::SparseReduce {
         absl::StatusOr<wire::Bytes> payload = Take(&items_[i], Whole(items_[i]), r);
         if (!payload.ok()) return payload.status();
         absl::StatusOr<std::vector<uint32_t>> samples = GetSamples(*payload, n);
-        if (!samples.ok()) return From(r, samples.status());
+        if (!samples.ok()) return runner_.From(r, samples.status());
         part.samples[r] = *std::move(samples);
       }
       part.regions = CutRegions(part.samples, n);
@@ -213,7 +203,7 @@ class BatchRunner::SparseReduce {
       const absl::StatusOr<size_t> count =
           item->tensor->codec->Unpack(item->params, *payload, own.size(), positions,
                                       absl::MakeSpan(part->received.values).subspan(end, part->most[r]));
-      if (!count.ok()) return From(r, count.status());
+      if (!count.ok()) return runner_.From(r, count.status());
       part->set.Insert(positions.first(*count));
       // Closed up, so that entries follow each other.
       end += *count;
@@ -275,15 +265,16 @@ class BatchRunner::SparseReduce {
       absl::StatusOr<wire::Bytes> payload = Take(item, region, r);
       if (!payload.ok()) return payload.status();
       const absl::StatusOr<Load> load = TakeLoad(&*payload, part->k, runner_.group_->size(), region.size());
-      if (!load.ok()) return From(r, load.status());
+      if (!load.ok()) return runner_.From(r, load.status());
       part->loads[r] = *load;
       const absl::Span<uint32_t> positions = absl::MakeSpan(part->accepted.positions).subspan(end, most);
       const absl::StatusOr<size_t> count =
           item->tensor->codec->Unpack(SumParams(*item), *payload, region.size(), positions,
                                       absl::MakeSpan(part->accepted.values).subspan(end, most));
-      if (!count.ok()) return From(r, count.status());
+      if (!count.ok()) return runner_.From(r, count.status());
       if (*count > load->distinct) {
-        return From(r, absl::DataLossError(absl::StrCat(*count, " sums of ", load->distinct, " positions")));
+        return runner_.From(
+            r, absl::DataLossError(absl::StrCat(*count, " sums of ", load->distinct, " positions")));
       }
       for (uint32_t& position : positions.first(*count)) position += static_cast<uint32_t>(region.begin);
       end += *count;
@@ -365,10 +356,9 @@ class BatchRunner::SparseReduce {
   wire::MutableBytes Payload() const { return message_.subspan(at_ + wire::kFrameHeaderBytes); }
   // Ends a frame whose payload is there; it goes to `copies` ranks.
   void Seal(Item* item, const Shard& range, size_t copies) {
-    const size_t frame = wire::kFrameHeaderBytes + range.size;
-    wire::SealFrame(runner_.HeaderOf(context_, *item, range), message_.subspan(at_, frame));
-    at_ += frame;
-    item->bytes += copies * frame;
+    const size_t before = at_;
+    runner_.Seal(context_, *item, range, message_, &at_);
+    item->bytes += copies * (at_ - before);
   }
 
   absl::Status Gather(const std::vector<size_t>& capacities) {
@@ -398,10 +388,6 @@ class BatchRunner::SparseReduce {
 
   absl::StatusOr<wire::Bytes> Take(Item* item, const Region& region, size_t r) {
     return runner_.TakeExpected(context_, item, RangeOf(region, 0), static_cast<int>(r), &rest_[r]);
-  }
-  absl::Status From(size_t r, const absl::Status& status) const {
-    return absl::DataLossError(
-        absl::StrCat("from ", runner_.group_->Describe(static_cast<int>(r)), ": ", status.message()));
   }
 
   BatchRunner& runner_;
