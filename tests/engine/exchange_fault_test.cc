@@ -61,6 +61,8 @@ std::vector<Case> Cases() {
            4340},
           {"topk_sparse", {{"compressor", "topk"}, {"topk.exchange", "sparse_reduce"}}, 3},
           {"onebit", {{"compressor", "onebit"}}, kMessages, true},
+          // In two pieces, whose residuals change places with those before.
+          {"onebit_large", {{"compressor", "onebit"}}, 2 * kMessages, true, 44800},
           {"quantize", {{"compressor", "quantize"}}, kMessages, true},
           {"fp16_sum", {{"compressor", "fp16"}, {"reduce", "sum"}}, kMessages, true},
           {"powersgd_local", powersgd("local", "native"), 2},

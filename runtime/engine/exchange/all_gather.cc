@@ -23,9 +23,6 @@ namespace {
 
 constexpr int kTag = 3;
 
-// Before a wait settles on one message: longer than it takes to see that a rank's process is gone.
-constexpr double kLookMs = 200.0;
-
 // Uniting positions takes a second look at every payload, so few exchanges of a tensor are counted.
 constexpr uint64_t kBuildUpInterval = 64;
 
@@ -265,9 +262,7 @@ class BatchRunner::AllGather final : private EarlyEntries {
     const Timed wait(runner_.trace_, "wait", &waited_ms);
     while (arrived_ < messages_.size()) {
       const size_t before = arrived_;
-      // The last message as well: a rank that is gone will not send it, and another that saw this and stopped
-      // is not to blame.
-      const absl::StatusOr<bool> come = LookFor(kLookMs, [&]() -> absl::StatusOr<bool> {
+      const absl::StatusOr<bool> come = LookFor(runner_.patience_, [&]() -> absl::StatusOr<bool> {
         if (absl::Status status = Poll(); !status.ok()) return status;
         if (arrived_ > before) return true;
         if (absl::Status status = PollSends(); !status.ok()) return status;
@@ -276,7 +271,7 @@ class BatchRunner::AllGather final : private EarlyEntries {
       });
       if (!come.ok()) return come.status();
       if (*come) continue;
-      if (absl::Status status = receives_[arrived_]->Wait(runner_.patience_); !status.ok()) return status;
+      if (absl::Status status = receives_[arrived_]->Wait(runner_.patience_ / 2); !status.ok()) return status;
       ++arrived_;
     }
     return absl::OkStatus();

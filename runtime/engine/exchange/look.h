@@ -17,24 +17,32 @@
 
 namespace terse::engine {
 
-// Until come(), an absl::StatusOr<bool>, says that something has; false when nothing has for `ms`.
+// Until come(), an absl::StatusOr<bool>, says that something has; false when nothing has for half of
+// `patience`. The other half is for a wait for the message that is due, which then says of whom.
+//
+// come() also tests the last message: a rank that is gone will not send it, and another that saw this and
+// stopped is not to blame.
 template <typename Come>
-absl::StatusOr<bool> LookFor(double ms, const Come& come) {
+absl::StatusOr<bool> LookFor(std::chrono::milliseconds patience, const Come& come) {
   // Between looks the processor is handed over, and after this long given up: where ranks share processors,
   // one that only yields keeps a core while two that have work share another.
   constexpr double kYieldMs = 0.05;
   constexpr std::chrono::microseconds kNap(50);
+  constexpr double kSlowMs = 200.0;  // now a nap adds nothing to speak of to what has been waited
+  constexpr std::chrono::microseconds kLongNap(500);
+  const double ms = static_cast<double>(patience.count()) / 2;
   const Stopwatch watch;
-  do {
+  for (;;) {
     const absl::StatusOr<bool> something = come();
     if (!something.ok() || *something) return something;
-    if (watch.Milliseconds() < kYieldMs) {
+    const double waited = watch.Milliseconds();
+    if (waited >= ms) return false;
+    if (waited < kYieldMs) {
       std::this_thread::yield();
     } else {
-      std::this_thread::sleep_for(kNap);
+      std::this_thread::sleep_for(waited < kSlowMs ? kNap : kLongNap);
     }
-  } while (watch.Milliseconds() < ms);
-  return false;
+  }
 }
 
 // Goes past the operations that have ended, from the `*ended`-th on up to the first that has not. Asks the

@@ -14,9 +14,6 @@ namespace {
 
 constexpr int kTags[] = {1, 2};  // of the rounds
 
-// Before a wait settles on one message, whichever comes first is looked for so long.
-constexpr double kLookMs = 20.0;
-
 // Buffers of `sizes`, one behind the other in one piece of memory.
 std::vector<wire::MutableBytes> CutUp(const std::vector<size_t>& sizes, Buffer<std::byte>* memory) {
   const absl::Span<std::byte> all = memory->Get(std::accumulate(sizes.begin(), sizes.end(), size_t{0}));
@@ -82,7 +79,9 @@ absl::Status ScatterReduce::Run() {
 absl::Status ScatterReduce::RunPipeline() {
   absl::Status status = StartReceives();
   while (status.ok() && decoded_ < units_.size()) {
-    if (status = Poll(); !status.ok()) break;
+    // Sums can be waited for when there is nothing better to do: looking costs calls to the system.
+    const bool summed = arrivals_[kScatter].units == units_.size();
+    if (status = Poll(summed ? kGather : kScatter); !status.ok()) break;
     // First what others wait for, last what nobody waits for.
     if (CanReduce()) {
       status = ReduceUnit();
@@ -90,6 +89,8 @@ absl::Status ScatterReduce::RunPipeline() {
       status = ParseUnit();
     } else if (encoded_ < units_.size()) {
       status = EncodeUnit(/*send=*/true);
+    } else if (!summed && !(status = Poll(kGather)).ok()) {
+      break;
     } else if (decoded_ < std::min(reduced_, arrivals_[kGather].units)) {
       status = DecodeUnit();
     } else {
@@ -130,25 +131,27 @@ absl::Status ScatterReduce::Send(Round round, absl::Span<const transport::ConstB
   return absl::OkStatus();
 }
 
-absl::Status ScatterReduce::Poll() {
-  for (Arrivals& arrivals : arrivals_) {
-    if (absl::Status status = PassEnded(arrivals.receives, &arrivals.units); !status.ok()) return status;
-  }
-  return absl::OkStatus();
+absl::Status ScatterReduce::Poll(Round round) {
+  Arrivals& arrivals = arrivals_[round];
+  return PassEnded(arrivals.receives, &arrivals.units);
 }
 
 absl::Status ScatterReduce::Await() {
   const size_t before = arrivals_[kScatter].units + arrivals_[kGather].units;
   double waited_ms = 0;
   Timed wait(runner_.trace_, "wait", &waited_ms);
-  const absl::StatusOr<bool> come = LookFor(kLookMs, [&]() -> absl::StatusOr<bool> {
-    if (absl::Status status = Poll(); !status.ok()) return status;
-    return arrivals_[kScatter].units + arrivals_[kGather].units > before;
+  const absl::StatusOr<bool> come = LookFor(runner_.patience_, [&]() -> absl::StatusOr<bool> {
+    for (const Round round : {kScatter, kGather}) {
+      if (absl::Status status = Poll(round); !status.ok()) return status;
+    }
+    if (arrivals_[kScatter].units + arrivals_[kGather].units > before) return true;
+    const absl::StatusOr<bool> last = arrivals_[kGather].receives.back()->Test();
+    return last.ok() ? absl::StatusOr<bool>(false) : last;
   });
   if (!come.ok()) return come.status();
   if (*come) return absl::OkStatus();
   Arrivals& due = arrivals_[arrivals_[kScatter].units < units_.size() ? kScatter : kGather];
-  return due.receives[due.units]->Wait(runner_.patience_);
+  return due.receives[due.units]->Wait(runner_.patience_ / 2);
 }
 
 bool ScatterReduce::CanReduce() const { return reduced_ < units_.size() && units_.Needs(reduced_) < parsed_; }

@@ -44,8 +44,8 @@ class ScatterReduce {
   absl::Status RunPipeline();
   absl::Status StartReceives();
   absl::Status Send(Round round, absl::Span<const transport::ConstBuffer> messages);
-  // Asks the transport for progress.
-  absl::Status Poll();
+  // Goes past what has come of a round. Asks the transport for progress.
+  absl::Status Poll(Round round);
   // Until something more has come.
   absl::Status Await();
   bool CanReduce() const;
