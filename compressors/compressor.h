@@ -35,6 +35,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "compressors/early_entries.h"
 #include "compressors/kernels/kernels.h"
 #include "proto/wire/bytes.h"
 #include "proto/wire/plan.h"
@@ -72,22 +73,6 @@ struct Shard {
   size_t size = 0;         // set by Encode: bytes written
 };
 
-// Takes entries of which a gather codec is almost sure, while it still looks for the others. The vector is
-// looked at stretch by stretch; entries come in ascending order, and after those of a stretch its end. Only
-// the payload says what was selected: what was told early may not be in it, and most of what is in it
-// may not have been told. A codec that is sure of nothing calls nothing, and one that starts to goes on to
-// the end of the vector.
-class EarlyEntries {
- public:
-  virtual ~EarlyEntries() = default;
-
-  // Elements of a stretch, at least 1; the last one may be shorter.
-  virtual size_t stretch() const = 0;
-  // The value as it is decoded, never 0.
-  virtual void Add(uint32_t position, float value) = 0;
-  virtual void EndStretch(size_t end) = 0;
-};
-
 struct EncodeArgs {
   absl::Span<const float> input;  // n elements; the vector to send, before compensation
   // Not null: what is sent is what this rule makes of `input`, the gradient, and its u moves while the codec
@@ -95,6 +80,9 @@ struct EncodeArgs {
   const kernels::Momentum* momentum = nullptr;
   // n elements, read and replaced. Empty: no error feedback, what is not sent is dropped.
   absl::Span<float> residual;
+  // Not empty: the n elements that are read in place of the residual, which is then only written. For codecs
+  // with ReadsBefore(), and large vectors: the residual is written around the caches.
+  absl::Span<const float> before;
   wire::MutableBytes state;    // StateBytes(params, n), zero at first use
   wire::MutableBytes scratch;  // ScratchBytes(params, n), any content, 64-byte aligned
   RandomKey random;
@@ -163,6 +151,8 @@ class Compressor {
 
   // True when Encode does the method dgc's update in its own pass over memory (EncodeArgs::momentum).
   virtual bool adds_momentum() const { return false; }
+  // Whether Encode can leave the old residual where it is (EncodeArgs::before).
+  virtual bool ReadsBefore(const wire::CodecParams& params) const { return false; }
   // Whether Encode may tell entries early (EncodeArgs::early).
   virtual bool TellsEarly(const wire::CodecParams& params, size_t n) const { return false; }
 

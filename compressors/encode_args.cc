@@ -54,6 +54,11 @@ absl::Status CheckEncodeParts(const Compressor& codec, const wire::CodecParams& 
     return absl::InvalidArgumentError(
         absl::StrCat("input has ", n, " elements, residual ", args.residual.size()));
   }
+  if (!args.before.empty() && (!codec.ReadsBefore(params) || args.before.size() != args.residual.size())) {
+    return absl::InvalidArgumentError(absl::StrCat("the residual before has ", args.before.size(),
+                                                   " elements, the residual ", args.residual.size(),
+                                                   "; it is for codecs that can read it from there"));
+  }
   if (args.momentum != nullptr && (!codec.adds_momentum() || args.residual.empty())) {
     return absl::InvalidArgumentError("momentum is added by a codec that can, with a residual, or before");
   }

@@ -33,10 +33,14 @@ float ScaleOf(wire::ScaleNorm norm, double sum, size_t n) {
 
 // onebit_defer, divided among the workers by chunks: their sums are added in order, as a single call adds
 // them.
-kernels::Sum Defer(wire::ScaleNorm norm, float deferred, const float* input, float* residual, size_t n,
-                   std::byte* bits) {
+kernels::Sum Defer(wire::ScaleNorm norm, float deferred, const float* input, const float* before,
+                   float* residual, size_t n, std::byte* bits) {
   const kernels::Kernels& kernels = kernels::ActiveKernels();
-  if (WorkersFor(n) == 1) return kernels.onebit_defer(norm, deferred, input, residual, n, bits);
+  if (WorkersFor(n) == 1) {
+    const kernels::Sum sum = kernels.onebit_defer(norm, deferred, input, before, residual, n, bits);
+    if (before != residual) kernels::EndStream();
+    return sum;
+  }
   constexpr size_t kTogether = 1024;  // chunks whose sums are kept
   double sums[kTogether];
   std::atomic<bool> nonfinite = false;
@@ -46,12 +50,14 @@ kernels::Sum Defer(wire::ScaleNorm norm, float deferred, const float* input, flo
     ForRanges(size, kernels::kSumChunk, [&](size_t begin, size_t end) {
       for (size_t at = begin; at < end; at += kernels::kSumChunk) {
         const size_t here = first + at;
-        const kernels::Sum sum = kernels.onebit_defer(
-            norm, deferred, input + here, residual == nullptr ? nullptr : residual + here,
-            std::min(kernels::kSumChunk, end - at), bits + here / 8);
+        const kernels::Sum sum =
+            kernels.onebit_defer(norm, deferred, input + here, before == nullptr ? nullptr : before + here,
+                                 residual == nullptr ? nullptr : residual + here,
+                                 std::min(kernels::kSumChunk, end - at), bits + here / 8);
         sums[at / kernels::kSumChunk] = sum.value;
         if (sum.nonfinite) nonfinite = true;
       }
+      if (before != residual) kernels::EndStream();
     });
     for (size_t chunk = 0; chunk * kernels::kSumChunk < size; ++chunk) total.value += sums[chunk];
   }
@@ -109,8 +115,10 @@ absl::StatusOr<EncodeResult> OneBit::EncodeParts(const wire::CodecParams& params
     part.size = MaxPayloadBytes(params, n);
     if (n == 0) continue;
     wire::Store(part.out.data(), 0.0f);
-    const kernels::Sum sum = Defer(params.scale, state.deferred, args.input.data() + part.begin,
-                                   ResidualAt(args, part.begin), n, part.out.data() + sizeof(float));
+    float* const residual = ResidualAt(args, part.begin);
+    const float* const before = args.before.empty() ? residual : args.before.data() + part.begin;
+    const kernels::Sum sum = Defer(params.scale, state.deferred, args.input.data() + part.begin, before,
+                                   residual, n, part.out.data() + sizeof(float));
     state.sum += sum.value;
     result.nonfinite |= sum.nonfinite;
   }

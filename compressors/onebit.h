@@ -33,6 +33,7 @@ class OneBit final : public Compressor {
     return params.block == 0 ? 8 : params.block;
   }
   size_t StateBytes(const wire::CodecParams& params, size_t n) const override;
+  bool ReadsBefore(const wire::CodecParams& params) const override { return params.block == 0; }
   absl::StatusOr<EncodeResult> EncodeParts(const wire::CodecParams& params, const EncodeArgs& args,
                                            absl::Span<Shard> parts) const override;
   absl::Status Decode(const wire::CodecParams& params, wire::Bytes payload, float weight,

@@ -143,9 +143,8 @@ struct Kernels {
   void (*scale)(float factor, float* values, size_t n);                          // v *= f
   void (*add_scaled)(const float* from, float factor, float* values, size_t n);  // v += f * from
   bool (*all_finite)(const float* values, size_t n);
-  // out <- 0, out <- from, around the caches; EndStream follows.
+  // out <- 0, around the caches; EndStream follows.
   void (*stream_zeros)(float* out, size_t n);
-  void (*stream_copy)(const float* from, float* out, size_t n);
 
   // --- error feedback: residual <- c. Returns nonfinite.
   bool (*compensate)(const float* input, float* residual, size_t n);
@@ -165,10 +164,12 @@ struct Kernels {
   // Bit i (least significant first) of `bits` <- c < 0; residual <- c - (c < 0 ? -scale : scale). Writes
   // (n + 7) / 8 bytes.
   void (*onebit_encode)(float scale, const float* input, float* residual, size_t n, std::byte* bits);
-  // Both at once, for a scale that is known only afterwards. With r = residual - (residual < 0 ? -deferred :
+  // Both at once, for a scale that is known only afterwards. With r = before - (before < 0 ? -deferred :
   // deferred), what the encoding before left: residual <- c of input and r; the sum and the bits are c's.
-  Sum (*onebit_defer)(wire::ScaleNorm norm, float deferred, const float* input, float* residual, size_t n,
-                      std::byte* bits);
+  // `before` is the residual, or apart from it: the residual is then written around the caches where it is at
+  // a multiple of 64 bytes, and EndStream follows.
+  Sum (*onebit_defer)(wire::ScaleNorm norm, float deferred, const float* input, const float* before,
+                      float* residual, size_t n, std::byte* bits);
   // Adds bit ? -scales[p] : scales[p] for each peer p.
   void (*onebit_decode)(const Peers& bits, const float* scales, Start start, float* out, size_t n);
 

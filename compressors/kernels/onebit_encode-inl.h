@@ -86,22 +86,26 @@ HWY_INLINE bool RowIsFinite(const VF* c) {
   return hn::AllTrue(kF32, hn::Le(hn::BitCast(kF32, greatest), hn::Set(kF32, FLT_MAX)));
 }
 
-// Adds c of a row to the sums, and leaves it in the residual. Returns whether the row's input was finite.
-template <bool kL1, bool kResidual, bool kSigns, typename Row>
-HWY_INLINE bool SumRow(const Row& row, const float* input, float* residual, std::byte* bits,
-                       hn::Vec<F64>* sums) {
-  const auto residual_at = [residual](size_t i) { return kResidual ? residual + i : nullptr; };
+// Where a c goes.
+enum class Keep { kNot, kInResidual, kAroundCaches };
+
+// Adds c of a row to the sums, and keeps it in the residual. Returns whether the row's input was finite.
+template <bool kL1, Keep kKeep, bool kSigns, typename Row>
+HWY_INLINE bool SumRow(const Row& row, const float* input, const float* before, float* residual,
+                       std::byte* bits, hn::Vec<F64>* sums) {
+  const auto before_at = [before](size_t i) { return kKeep != Keep::kNot ? before + i : nullptr; };
   VF c[kVectors];
-  for (size_t v = 0; v < kVectors; ++v) c[v] = row.Fast(input + v * kN, residual_at(v * kN));
+  for (size_t v = 0; v < kVectors; ++v) c[v] = row.Fast(input + v * kN, before_at(v * kN));
   bool good = true;
   if (HWY_UNLIKELY(!RowIsFinite(c))) {
     MF finite = AllLanes();
-    for (size_t v = 0; v < kVectors; ++v) c[v] = row.Careful(input + v * kN, residual_at(v * kN), finite);
+    for (size_t v = 0; v < kVectors; ++v) c[v] = row.Careful(input + v * kN, before_at(v * kN), finite);
     good = hn::AllTrue(kF32, finite);
   }
   MF negative[kVectors];
   for (size_t v = 0; v < kVectors; ++v) {
-    if constexpr (kResidual) hn::StoreU(c[v], kF32, residual + v * kN);
+    if constexpr (kKeep == Keep::kInResidual) hn::StoreU(c[v], kF32, residual + v * kN);
+    if constexpr (kKeep == Keep::kAroundCaches) hn::Stream(c[v], kF32, residual + v * kN);
     AddToSums<kL1>(c[v], sums + 2 * v);
     if constexpr (kSigns) negative[v] = row.Negative(c[v]);
   }
@@ -109,9 +113,12 @@ HWY_INLINE bool SumRow(const Row& row, const float* input, float* residual, std:
   return good;
 }
 
-template <bool kL1, bool kResidual, bool kSigns, typename Row>
-Sum SumChunks(const Row row, const float* input, float* residual, size_t n, std::byte* bits) {
-  const auto residual_at = [residual](size_t i) { return kResidual ? residual + i : nullptr; };
+template <bool kL1, Keep kKeep, bool kSigns, typename Row>
+Sum SumChunks(const Row row, const float* input, const float* before, float* residual, size_t n,
+              std::byte* bits) {
+  constexpr bool kKeeps = kKeep != Keep::kNot;
+  const auto before_at = [before](size_t i) { return kKeeps ? before + i : nullptr; };
+  const auto residual_at = [residual](size_t i) { return kKeeps ? residual + i : nullptr; };
   const auto bits_at = [bits](size_t i) { return kSigns ? bits + i / 8 : nullptr; };
   Sum total;
   bool good = true;
@@ -121,17 +128,18 @@ Sum SumChunks(const Row row, const float* input, float* residual, size_t n, std:
     const size_t end = std::min(n, chunk + kSumChunk);
     size_t i = chunk;
     for (; i + kLanes <= end; i += kLanes) {
-      good &= SumRow<kL1, kResidual, kSigns>(row, input + i, residual_at(i), bits_at(i), sums);
+      good &= SumRow<kL1, kKeep, kSigns>(row, input + i, before_at(i), residual_at(i), bits_at(i), sums);
     }
     if (i < end) {
       // The last row, filled up with what comes to zeros, which add nothing.
-      float last[2][kLanes] = {};
+      alignas(64) float last[2][kLanes] = {};
       std::byte last_bits[kLanes / 8];
       std::fill_n(last[1], kLanes, row.padding());
       std::memcpy(last[0], input + i, (end - i) * sizeof(float));
-      if constexpr (kResidual) std::memcpy(last[1], residual + i, (end - i) * sizeof(float));
-      good &= SumRow<kL1, kResidual, kSigns>(row, last[0], last[1], last_bits, sums);
-      if constexpr (kResidual) std::memcpy(residual + i, last[1], (end - i) * sizeof(float));
+      if constexpr (kKeeps) std::memcpy(last[1], before + i, (end - i) * sizeof(float));
+      constexpr Keep kHere = kKeeps ? Keep::kInResidual : Keep::kNot;
+      good &= SumRow<kL1, kHere, kSigns>(row, last[0], last[1], last[1], last_bits, sums);
+      if constexpr (kKeeps) std::memcpy(residual + i, last[1], (end - i) * sizeof(float));
       if constexpr (kSigns) std::memcpy(bits + i / 8, last_bits, (end - i + 7) / 8);
     }
     double lanes[kLanes];
@@ -145,29 +153,40 @@ Sum SumChunks(const Row row, const float* input, float* residual, size_t n, std:
   return total;
 }
 
-template <bool kResidual, bool kSigns, typename Row>
-Sum SumRows(wire::ScaleNorm norm, const Row row, const float* input, float* residual, size_t n,
-            std::byte* bits) {
-  return norm == wire::ScaleNorm::kL1 ? SumChunks<true, kResidual, kSigns>(row, input, residual, n, bits)
-                                      : SumChunks<false, kResidual, kSigns>(row, input, residual, n, bits);
+template <Keep kKeep, bool kSigns, typename Row>
+Sum SumRows(wire::ScaleNorm norm, const Row row, const float* input, const float* before, float* residual,
+            size_t n, std::byte* bits) {
+  return norm == wire::ScaleNorm::kL1
+             ? SumChunks<true, kKeep, kSigns>(row, input, before, residual, n, bits)
+             : SumChunks<false, kKeep, kSigns>(row, input, before, residual, n, bits);
 }
 
 Sum OneBitSum(wire::ScaleNorm norm, const float* input, float* residual, size_t n) {
   if (residual == nullptr) {
-    return SumRows<false, false>(norm, CompensateRow<false>(), input, nullptr, n, nullptr);
+    return SumRows<Keep::kNot, false>(norm, CompensateRow<false>(), input, nullptr, nullptr, n, nullptr);
   }
-  return SumRows<true, false>(norm, CompensateRow<true>(), input, residual, n, nullptr);
+  return SumRows<Keep::kInResidual, false>(norm, CompensateRow<true>(), input, residual, residual, n,
+                                           nullptr);
 }
 
-Sum OneBitDefer(wire::ScaleNorm norm, float deferred, const float* input, float* residual, size_t n,
-                std::byte* bits) {
+template <typename Row>
+Sum DeferRows(wire::ScaleNorm norm, const Row row, const float* input, const float* before, float* residual,
+              size_t n, std::byte* bits) {
+  if (before != residual && reinterpret_cast<uintptr_t>(residual) % 64 == 0) {
+    return SumRows<Keep::kAroundCaches, true>(norm, row, input, before, residual, n, bits);
+  }
+  return SumRows<Keep::kInResidual, true>(norm, row, input, before, residual, n, bits);
+}
+
+Sum OneBitDefer(wire::ScaleNorm norm, float deferred, const float* input, const float* before,
+                float* residual, size_t n, std::byte* bits) {
   if (residual == nullptr) {
-    return SumRows<false, true>(norm, CompensateRow<false>(), input, nullptr, n, bits);
+    return SumRows<Keep::kNot, true>(norm, CompensateRow<false>(), input, nullptr, nullptr, n, bits);
   }
   if (deferred == 0.0f) {
-    return SumRows<true, true>(norm, CompensateRow<true>(), input, residual, n, bits);
+    return DeferRows(norm, CompensateRow<true>(), input, before, residual, n, bits);
   }
-  return SumRows<true, true>(norm, DeferRow(deferred), input, residual, n, bits);
+  return DeferRows(norm, DeferRow(deferred), input, before, residual, n, bits);
 }
 
 template <bool kResidual>

@@ -169,11 +169,11 @@ Sum OneBitSum(wire::ScaleNorm norm, const float* input, float* residual, size_t 
   });
 }
 
-Sum OneBitDefer(wire::ScaleNorm norm, float deferred, const float* input, float* residual, size_t n,
-                std::byte* bits) {
+Sum OneBitDefer(wire::ScaleNorm norm, float deferred, const float* input, const float* before,
+                float* residual, size_t n, std::byte* bits) {
   std::fill_n(bits, (n + 7) / 8, std::byte{0});
   return SumOf(norm, n, [&](size_t i, bool& nonfinite) {
-    if (residual != nullptr) residual[i] -= residual[i] < 0.0f ? -deferred : deferred;
+    if (residual != nullptr) residual[i] = before[i] - (before[i] < 0.0f ? -deferred : deferred);
     const float c = Compensate(input, residual, i, nonfinite);
     if (residual != nullptr) residual[i] = c;
     if (c < 0.0f) bits[i / 8] |= std::byte{1} << (i % 8);
@@ -384,7 +384,6 @@ const Kernels& ScalarKernels() {
       .add_scaled = AddScaled,
       .all_finite = AllFinite,
       .stream_zeros = [](float* out, size_t n) { std::fill_n(out, n, 0.0f); },
-      .stream_copy = [](const float* from, float* out, size_t n) { std::copy_n(from, n, out); },
       .compensate = CompensateAll,
       .encode_elements = EncodeElements,
       .decode_elements = DecodeElements,

@@ -89,16 +89,6 @@ void StreamZeros(float* out, size_t n) {
   });
 }
 
-void StreamCopy(const float* from, float* out, size_t n) {
-  ForStream(out, n, [&](size_t i, auto wide) HWY_ATTR {
-    if constexpr (decltype(wide)::value) {
-      hn::Stream(hn::LoadU(kF32, from + i), kF32, out + i);
-    } else {
-      out[i] = from[i];
-    }
-  });
-}
-
 bool CompensateAll(const float* input, float* residual, size_t n) {
   const size_t rows = WholeRows(n);
   MF finite = AllLanes();
@@ -122,7 +112,6 @@ const Kernels* TargetKernels() {
         .add_scaled = AddScaled,
         .all_finite = AllFinite,
         .stream_zeros = StreamZeros,
-        .stream_copy = StreamCopy,
         .compensate = CompensateAll,
         .encode_elements = EncodeElements,
         .decode_elements = DecodeElements,

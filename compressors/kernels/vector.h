@@ -28,16 +28,6 @@ inline void Clear(absl::Span<float> part, size_t whole) {
   EndStream();
 }
 
-// The same of a copy; no overlap.
-inline void Copy(absl::Span<const float> from, float* part, size_t whole) {
-  if (!BeyondCaches(whole * sizeof(float))) {
-    std::copy(from.begin(), from.end(), part);
-    return;
-  }
-  ActiveKernels().stream_copy(from.data(), part, from.size());
-  EndStream();
-}
-
 // values += factor * from (a product, then a sum). Equal sizes; no overlap but from == values.
 inline void AddScaled(absl::Span<const float> from, float factor, absl::Span<float> values) {
   assert(from.size() == values.size());

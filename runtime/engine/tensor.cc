@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/engine/tensor.h"
 
+#include <algorithm>
 #include <cassert>
 
 #include "compressors/registry.h"
@@ -64,6 +65,12 @@ absl::Status ResolvePending(Tensor* tensor, double applied) {
   if (!pending.active) return absl::OkStatus();
   pending.active = false;
   if (pending.nonfinite) applied = 0.0;
+  if (pending.server_moved > 0) {
+    // What an exchange that failed did not come to is where it was.
+    std::copy(pending.server_before.begin() + static_cast<ptrdiff_t>(pending.server_moved),
+              pending.server_before.end(),
+              tensor->server_residual.begin() + static_cast<ptrdiff_t>(pending.server_moved));
+  }
 
   const double returned = pending.dense ? 0.0 : tensor->method->ReturnFraction(applied);
   const absl::Span<float> residual = tensor->method->residual();
@@ -87,7 +94,7 @@ absl::Status ResolvePending(Tensor* tensor, double applied) {
     }
     // delivered = (mean of what was sent) + server_before - server_residual. With the senders taking back
     // `returned` of what they sent, the owner takes back the same part of its change of the error.
-    const absl::Span<float> before = absl::MakeSpan(pending.server_before).first(pending.server_saved);
+    const absl::Span<float> before = absl::MakeSpan(pending.server_before).first(pending.server_moved);
     tensor->MaterializeServer(absl::MakeSpan(pending.server_state_before), before);
     const auto back = static_cast<float>(returned);
     for (size_t i = 0; i < before.size(); ++i) {
@@ -96,7 +103,7 @@ absl::Status ResolvePending(Tensor* tensor, double applied) {
     }
   }
   // An exchange that fails before its second compression must not find that of the one before.
-  pending.server_saved = 0;
+  pending.server_moved = 0;
   pending.server_state_before.clear();
   tensor->method->Resolve(applied);
   const absl::Span<float> kept = tensor->method->excess();

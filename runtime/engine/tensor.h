@@ -97,10 +97,11 @@ struct Tensor {
     std::vector<Shard> shards;        // ranges only; payload i is the i-th piece of `payloads`
     std::vector<std::byte> payloads;  // own, first compression, without headers
     std::vector<Excess> excess;       // of the result, beyond the caller's type; stays if applied
-    // server_residual and server_state as they were before the exchange, of the pieces that it has summed: of
-    // server_before, the first server_saved elements.
+    // server_residual as it was before the exchange, once that has summed something: the two change places,
+    // and the first server_moved elements of server_residual have their new values, the others none until
+    // ResolvePending. Of server_state, those of the same pieces.
     FloatVector server_before;
-    size_t server_saved = 0;
+    size_t server_moved = 0;
     std::vector<std::byte> server_state_before;
   } pending;
 

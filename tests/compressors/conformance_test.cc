@@ -128,6 +128,44 @@ TEST_P(Conformance, EncodesInPartsWhatItEncodesAtOnce) {
   }
 }
 
+// The old residual in one place and the new one in another, which change places from step to step.
+TEST_P(Conformance, LeavesTheResidualBeforeWhereItIs) {
+  if (!codec().ReadsBefore(params())) GTEST_SKIP() << "it is replaced in place";
+  for (const NamedVector& vector : AllVectors()) {
+    SCOPED_TRACE(vector.name);
+    const size_t n = vector.values.size();
+    Tensor in_place(GetParam(), n);
+    FloatVector residual(n);
+    FloatVector before(n);
+    std::vector<std::byte> state(codec().StateBytes(params(), n));
+    GuardedBytes scratch(codec().ScratchBytes(params(), n));
+    EncodeArgs args;
+    args.input = vector.values;
+    args.state = absl::MakeSpan(state);
+    args.scratch = scratch.bytes();
+    for (int step = 0; step < 4; ++step) {
+      const EncodeResult expected = in_place.Encode(vector.values);
+      const FloatVector kept = residual;
+      std::swap(residual, before);
+      std::fill(residual.begin(), residual.end(), 7.0f);
+      args.residual = absl::MakeSpan(residual);
+      args.before = before;
+      std::vector<std::byte> payload(codec().MaxPayloadBytes(params(), n));
+      Shard shard;
+      shard.end = n;
+      shard.out = absl::MakeSpan(payload);
+      const auto result = codec().Encode(params(), args, {&shard, 1});
+      ASSERT_TRUE(result.ok()) << result.status();
+      EXPECT_EQ(result->nonfinite, expected.nonfinite);
+      payload.resize(shard.size);
+      EXPECT_EQ(payload, in_place.payloads().front());
+      EXPECT_EQ(before, kept);
+    }
+    codec().Materialize(params(), args.state, args.residual);
+    EXPECT_EQ(Bits({residual.begin(), residual.end()}), Bits(in_place.residual()));
+  }
+}
+
 // A residual that is never made plain between the steps, and one that always is.
 TEST_P(Conformance, DefersResidualsWithoutADifference) {
   for (const NamedVector& vector : AllVectors()) {
@@ -357,6 +395,13 @@ TEST_P(Conformance, RefusesArgumentsThatDoNotFit) {
   EncodeArgs bad = args;
   bad.residual = absl::MakeSpan(residual);
   EXPECT_EQ(encode(bad, shard), absl::StatusCode::kInvalidArgument);
+  std::vector<float> whole(64);
+  bad.residual = absl::MakeSpan(whole);
+  bad.before = residual;
+  EXPECT_EQ(encode(bad, shard), absl::StatusCode::kInvalidArgument);
+  bad.before = input;
+  EXPECT_EQ(encode(bad, shard),
+            codec().ReadsBefore(params()) ? absl::StatusCode::kOk : absl::StatusCode::kInvalidArgument);
   Shard bad_shard = shard;
   bad_shard.end = 63;
   EXPECT_EQ(encode(args, bad_shard), absl::StatusCode::kInvalidArgument);

@@ -158,10 +158,11 @@ TEST(Kernels, OneSpecialElementAmongOthersIsThatOfTheReference) {
             std::vector<float> expected = start;
             std::array<std::byte, kElements / 8> bits = {};
             std::array<std::byte, kElements / 8> expected_bits = {};
-            const Sum sum =
-                target->onebit_defer(norm, deferred, input.data(), residual.data(), kElements, bits.data());
-            const Sum expected_sum = ScalarKernels().onebit_defer(
-                norm, deferred, input.data(), expected.data(), kElements, expected_bits.data());
+            const Sum sum = target->onebit_defer(norm, deferred, input.data(), residual.data(),
+                                                 residual.data(), kElements, bits.data());
+            const Sum expected_sum =
+                ScalarKernels().onebit_defer(norm, deferred, input.data(), expected.data(), expected.data(),
+                                             kElements, expected_bits.data());
             EXPECT_EQ(std::bit_cast<uint64_t>(sum.value), std::bit_cast<uint64_t>(expected_sum.value));
             EXPECT_EQ(sum.nonfinite, expected_sum.nonfinite);
             EXPECT_EQ(bits, expected_bits);
@@ -306,11 +307,7 @@ TEST(Streaming, WritesWhatOrdinaryStoresWrite) {
   for (const Kernels* kernels : AvailableKernels()) {
     for (const size_t shift : {0, 1, 15}) {
       for (const size_t n : {0, 1, 15, 16, 47, 1000, 4096}) {
-        const std::vector<float> from = Normal(n, 5);
         std::fill(memory.begin(), memory.end(), 7.0f);
-        kernels->stream_copy(from.data(), memory.data() + shift, n);
-        EndStream();
-        EXPECT_TRUE(std::equal(from.begin(), from.end(), memory.begin() + static_cast<ptrdiff_t>(shift)));
         kernels->stream_zeros(memory.data() + shift, n);
         EndStream();
         for (size_t i = 0; i < memory.size(); ++i) {
@@ -399,6 +396,41 @@ TEST(QuantizeDecode, EveryTargetSumsTheSameBits) {
           ASSERT_EQ(Bits(sum), Bits(expected))
               << target->name << " " << bits << " bits, " << peers << " peers, weight " << weight << ", "
               << minimum << " + " << unit;
+        }
+      }
+    }
+  }
+}
+
+// The old residual stays where it is, the new one goes around the caches where it is aligned for that.
+TEST(Streaming, AResidualElsewhereIsThatInPlace) {
+  for (const NamedVector& vector : AllVectors()) {
+    const size_t n = vector.values.size();
+    const std::vector<float> before = Normal(n, 8);
+    for (const Kernels* kernels : AvailableKernels()) {
+      for (const float deferred : {0.0f, 0.75f}) {
+        for (const size_t shift : {0, 1, 8}) {
+          SCOPED_TRACE(std::string(kernels->name) + " " + vector.name + " " + std::to_string(shift));
+          std::vector<float> expected = before;
+          std::vector<std::byte> expected_bits((n + 7) / 8);
+          const Sum expected_sum =
+              ScalarKernels().onebit_defer(wire::ScaleNorm::kL2, deferred, vector.values.data(),
+                                           expected.data(), expected.data(), n, expected_bits.data());
+          const std::vector<float> kept = before;
+          FloatVector around(n + 2 * shift + 1, 7.0f);
+          std::vector<std::byte> bits((n + 7) / 8);
+          const Sum sum = kernels->onebit_defer(wire::ScaleNorm::kL2, deferred, vector.values.data(),
+                                                kept.data(), around.data() + shift, n, bits.data());
+          EndStream();
+          EXPECT_EQ(std::bit_cast<uint64_t>(sum.value), std::bit_cast<uint64_t>(expected_sum.value));
+          EXPECT_EQ(sum.nonfinite, expected_sum.nonfinite);
+          EXPECT_EQ(bits, expected_bits);
+          const auto begin = around.begin() + static_cast<ptrdiff_t>(shift);
+          EXPECT_EQ(Bits({begin, begin + static_cast<ptrdiff_t>(n)}), Bits(expected));
+          EXPECT_EQ(kept, before);
+          for (size_t i = 0; i < around.size(); ++i) {
+            ASSERT_TRUE((i >= shift && i < shift + n) || around[i] == 7.0f) << i;
+          }
         }
       }
     }

@@ -157,7 +157,12 @@ EncodeArgs BatchRunner::ServerArgs(Item* item, size_t piece, absl::Span<const fl
   const Shard own = tensor.ShardOf(item->params, group_->rank(), group_->size());
   const size_t each = tensor.PieceElements(item->params);
   const size_t state_bytes = tensor.codec->StateBytes(item->params, each);
-  if (tensor.row.error_feedback) tensor.server_residual.resize(own.end - own.begin, 0.0f);
+  Tensor::Pending& pending = tensor.pending;
+  if (tensor.row.error_feedback && piece == 0) {
+    tensor.server_residual.resize(own.end - own.begin, 0.0f);
+    std::swap(tensor.server_residual, pending.server_before);
+    tensor.server_residual.resize(own.end - own.begin);
+  }
   tensor.server_state.resize(state_bytes * tensor.Pieces(item->params, group_->size()));
 
   EncodeArgs args;
@@ -165,11 +170,15 @@ EncodeArgs BatchRunner::ServerArgs(Item* item, size_t piece, absl::Span<const fl
   args.state = absl::MakeSpan(tensor.server_state).subspan(piece * state_bytes, state_bytes);
   if (tensor.row.error_feedback) {
     args.residual = absl::MakeSpan(tensor.server_residual).subspan(piece * each, sum.size());
+    const absl::Span<const float> before =
+        absl::MakeConstSpan(pending.server_before).subspan(piece * each, sum.size());
+    if (tensor.codec->ReadsBefore(item->params) && kernels::BeyondCaches(tensor.elements * sizeof(float))) {
+      args.before = before;
+    } else {
+      std::copy(before.begin(), before.end(), args.residual.begin());
+    }
+    pending.server_moved += sum.size();
   }
-  Tensor::Pending& pending = tensor.pending;
-  pending.server_before.resize(tensor.server_residual.size());
-  kernels::Copy(args.residual, pending.server_before.data() + pending.server_saved, tensor.elements);
-  pending.server_saved += args.residual.size();
   pending.server_state_before.insert(pending.server_state_before.end(), args.state.begin(), args.state.end());
   args.scratch = scratch_.Get(tensor.codec->ScratchBytes(item->params, sum.size()));
   args.random = RandomOf(tensor, /*stage=*/static_cast<uint32_t>(1 + piece));
