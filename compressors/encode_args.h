@@ -23,6 +23,11 @@ inline float* ResidualAt(const EncodeArgs& args, size_t begin) {
   return args.residual.empty() ? nullptr : args.residual.data() + begin;
 }
 
+// Where a shard's residual is read.
+inline const float* BeforeAt(const EncodeArgs& args, size_t begin) {
+  return args.before.empty() ? ResidualAt(args, begin) : args.before.data() + begin;
+}
+
 }  // namespace terse
 
 #endif  // TERSE_COMPRESSORS_ENCODE_ARGS_H_

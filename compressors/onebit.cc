@@ -115,10 +115,9 @@ absl::StatusOr<EncodeResult> OneBit::EncodeParts(const wire::CodecParams& params
     part.size = MaxPayloadBytes(params, n);
     if (n == 0) continue;
     wire::Store(part.out.data(), 0.0f);
-    float* const residual = ResidualAt(args, part.begin);
-    const float* const before = args.before.empty() ? residual : args.before.data() + part.begin;
-    const kernels::Sum sum = Defer(params.scale, state.deferred, args.input.data() + part.begin, before,
-                                   residual, n, part.out.data() + sizeof(float));
+    const kernels::Sum sum =
+        Defer(params.scale, state.deferred, args.input.data() + part.begin, BeforeAt(args, part.begin),
+              ResidualAt(args, part.begin), n, part.out.data() + sizeof(float));
     state.sum += sum.value;
     result.nonfinite |= sum.nonfinite;
   }

@@ -78,18 +78,25 @@ struct BlockSpan {
 };
 
 // Writes the header that covers a block. May leave c in the residual.
-BlockSpan StoreHeader(const wire::CodecParams& params, const float* input, float* residual, size_t n,
-                      std::byte* header) {
+BlockSpan StoreHeader(const wire::CodecParams& params, const float* input, const float* before,
+                      float* residual, size_t n, std::byte* header) {
   const kernels::Kernels& kernels = kernels::ActiveKernels();
+  const auto bring = [&] {
+    if (before != residual) std::copy_n(before, n, residual);
+  };
   if (params.span == wire::QuantizeSpan::kL2) {
+    bring();
     const kernels::Sum sum = kernels.onebit_sum(wire::ScaleNorm::kL2, input, residual, n);
     const double norm = std::min(std::sqrt(sum.value), double{kSaturate});
     wire::Store(header, CoveringUnit(norm, SideLevels(params)));
     return {norm == kSaturate, sum.nonfinite, true};
   }
   kernels::Range range;
-  kernels.range(input, residual, n, &range);
-  if (!range.plain && residual != nullptr) kernels.compensate(input, residual, n);
+  kernels.range(input, before, n, &range);
+  if (!range.plain && residual != nullptr) {
+    bring();
+    kernels.compensate(input, residual, n);
+  }
   const float low = std::clamp(range.low, -kSaturate, kSaturate);
   const float high = std::clamp(range.high, -kSaturate, kSaturate);
   if (FromMinimum(params)) {
@@ -178,19 +185,21 @@ bool Quantize::EncodeRange(const wire::CodecParams& params, const EncodeArgs& ar
     const size_t end = std::min(to, at + together * params.block);
     for (size_t block = at, k = 0; block < end; block += params.block, ++k) {
       const size_t begin = shard.begin + block;
-      const BlockSpan span = StoreHeader(params, args.input.data() + begin, ResidualAt(args, begin),
-                                         std::min<size_t>(params.block, to - block), headers);
+      const BlockSpan span =
+          StoreHeader(params, args.input.data() + begin, BeforeAt(args, begin), ResidualAt(args, begin),
+                      std::min<size_t>(params.block, to - block), headers);
       SetQuantizer(params, LoadLevels(params, headers), span, key, begin, &quantizers[k]);
       headers += HeaderBytes(params);
       nonfinite |= span.nonfinite;
     }
     for (size_t k = 0; at < end; at += params.block, ++k) {
       const size_t begin = shard.begin + at;
-      kernels.quantize_encode(quantizers[k], args.input.data() + begin, ResidualAt(args, begin),
-                              std::min<size_t>(params.block, to - at), stream);
+      kernels.quantize_encode(quantizers[k], args.input.data() + begin, BeforeAt(args, begin),
+                              ResidualAt(args, begin), std::min<size_t>(params.block, to - at), stream);
     }
   }
   if (stream.fill != 0) std::memcpy(stream.out, stream.word, sizeof(stream.word));
+  if (!args.before.empty()) kernels::EndStream();
   return nonfinite;
 }
 

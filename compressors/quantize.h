@@ -37,6 +37,7 @@ class Quantize final : public Compressor {
   absl::Status CheckParams(const wire::CodecParams& params) const override;
   size_t MaxPayloadBytes(const wire::CodecParams& params, size_t n) const override;
   size_t BlockElements(const wire::CodecParams& params) const override { return params.block; }
+  bool ReadsBefore(const wire::CodecParams& params) const override { return true; }
   absl::StatusOr<EncodeResult> EncodeParts(const wire::CodecParams& params, const EncodeArgs& args,
                                            absl::Span<Shard> parts) const override;
   absl::Status Decode(const wire::CodecParams& params, wire::Bytes payload, float weight,

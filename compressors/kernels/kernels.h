@@ -10,6 +10,10 @@
 //   input + residual          clamped to the finite range; just input without a residual
 // where an input that is NaN or Inf counts as 0 and makes the function report nonfinite. Functions of
 // two passes leave c in the residual after the first; the second ("Compensated...") takes it from there.
+//
+// Where there is a `before`, that is what is read of the old residual: the residual itself, or memory apart
+// from it. The residual is then written around the caches, if it is at a multiple of 64 bytes, and EndStream
+// follows.
 #ifndef TERSE_COMPRESSORS_KERNELS_KERNELS_H_
 #define TERSE_COMPRESSORS_KERNELS_KERNELS_H_
 
@@ -71,7 +75,7 @@ struct Quantizer {
   uint32_t greatest_code = 0;  // below 2^bits
   bool stochastic = false;     // all c are within the levels
   bool saturated = false;      // some c are not; to nearest then
-  // c is in the residual already. Else it is just input + residual (Range::plain), computed here.
+  // c is in the residual already. Else it is just input + before (Range::plain), computed here.
   bool compensated = false;
   uint32_t key[2] = {0, 0};  // of the random numbers
   uint64_t row = 0;          // position of the block's first element in the tensor, in rows of kLanes
@@ -166,8 +170,6 @@ struct Kernels {
   void (*onebit_encode)(float scale, const float* input, float* residual, size_t n, std::byte* bits);
   // Both at once, for a scale that is known only afterwards. With r = before - (before < 0 ? -deferred :
   // deferred), what the encoding before left: residual <- c of input and r; the sum and the bits are c's.
-  // `before` is the residual, or apart from it: the residual is then written around the caches where it is at
-  // a multiple of 64 bytes, and EndStream follows.
   Sum (*onebit_defer)(wire::ScaleNorm norm, float deferred, const float* input, const float* before,
                       float* residual, size_t n, std::byte* bits);
   // Adds bit ? -scales[p] : scales[p] for each peer p.
@@ -177,8 +179,8 @@ struct Kernels {
   // Writes nothing but the range (a result of two floats would be packed through memory, for each block).
   void (*range)(const float* input, const float* residual, size_t n, Range* range);
   // Appends the codes of a block; residual <- c - decoded. n is a multiple of 16 but for the last block.
-  void (*quantize_encode)(const Quantizer& quantizer, const float* input, float* residual, size_t n,
-                          LaneStream& stream);
+  void (*quantize_encode)(const Quantizer& quantizer, const float* input, const float* before,
+                          float* residual, size_t n, LaneStream& stream);
   // Adds weight * (minimum[p] + code * unit[p]) for each peer p, units being as in Quantizer; the codes start
   // at row `row` of the peers' streams, which lie at data[p] whole.
   void (*quantize_decode)(uint32_t bits, const Peers& streams, const float* minimum, const float* unit,

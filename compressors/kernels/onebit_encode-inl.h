@@ -86,9 +86,6 @@ HWY_INLINE bool RowIsFinite(const VF* c) {
   return hn::AllTrue(kF32, hn::Le(hn::BitCast(kF32, greatest), hn::Set(kF32, FLT_MAX)));
 }
 
-// Where a c goes.
-enum class Keep { kNot, kInResidual, kAroundCaches };
-
 // Adds c of a row to the sums, and keeps it in the residual. Returns whether the row's input was finite.
 template <bool kL1, Keep kKeep, bool kSigns, typename Row>
 HWY_INLINE bool SumRow(const Row& row, const float* input, const float* before, float* residual,
@@ -104,8 +101,7 @@ HWY_INLINE bool SumRow(const Row& row, const float* input, const float* before, 
   }
   MF negative[kVectors];
   for (size_t v = 0; v < kVectors; ++v) {
-    if constexpr (kKeep == Keep::kInResidual) hn::StoreU(c[v], kF32, residual + v * kN);
-    if constexpr (kKeep == Keep::kAroundCaches) hn::Stream(c[v], kF32, residual + v * kN);
+    StoreResidual<kKeep>(c[v], residual + v * kN);
     AddToSums<kL1>(c[v], sums + 2 * v);
     if constexpr (kSigns) negative[v] = row.Negative(c[v]);
   }
@@ -172,7 +168,7 @@ Sum OneBitSum(wire::ScaleNorm norm, const float* input, float* residual, size_t 
 template <typename Row>
 Sum DeferRows(wire::ScaleNorm norm, const Row row, const float* input, const float* before, float* residual,
               size_t n, std::byte* bits) {
-  if (before != residual && reinterpret_cast<uintptr_t>(residual) % 64 == 0) {
+  if (GoesAround(before, residual)) {
     return SumRows<Keep::kAroundCaches, true>(norm, row, input, before, residual, n, bits);
   }
   return SumRows<Keep::kInResidual, true>(norm, row, input, before, residual, n, bits);

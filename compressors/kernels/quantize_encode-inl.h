@@ -23,15 +23,19 @@ namespace terse::kernels {
 namespace HWY_NAMESPACE {
 
 // Codes of rows, and what they leave in the residual. kPlain: c is computed here (Quantizer::compensated).
-template <bool kResidual, bool kPlain, bool kRandom>
+template <Keep kKeep, bool kPlain, bool kRandom>
 class RowCoder {
+  static constexpr bool kResidual = kKeep != Keep::kNot;
+
  public:
   static constexpr bool kStochastic = kRandom;
   // A code stands in the raw bits that Rows gives from this bit on, with other bits around it.
   static constexpr int kCodeAt = kStochastic ? kFractionBits : 0;
 
-  HWY_INLINE RowCoder(const Quantizer& quantizer, const float* input, float* residual, size_t n)
+  HWY_INLINE RowCoder(const Quantizer& quantizer, const float* input, const float* before, float* residual,
+                      size_t n)
       : input_(input),
+        before_(before),
         residual_(residual),
         ahead_(std::max(n, kRangeAhead)),
         minimum_(hn::Set(kF32, quantizer.minimum)),
@@ -46,11 +50,11 @@ class RowCoder {
     // Of the blocks whose ranges are looked for next.
     for (size_t r = 0; r < kCount; ++r) {
       PrefetchAhead(input_, ahead_ + i + r * kLanes);
-      if constexpr (kResidual) PrefetchAhead(residual_, ahead_ + i + r * kLanes);
+      if constexpr (kResidual) PrefetchAhead(before_, ahead_ + i + r * kLanes);
     }
     VF c[kAll];
     for (size_t v = 0; v < kAll; ++v) {
-      c[v] = kPlain ? PlainSum<kResidual>(input_, residual_, i + v * kN)
+      c[v] = kPlain ? PlainSum<kResidual>(input_, before_, i + v * kN)
                     : Compensated<kResidual>(input_, residual_, i + v * kN);
     }
     StepDone<kAll>(c);
@@ -73,7 +77,7 @@ class RowCoder {
       StepDone<kAll>(x);
       for (size_t v = 0; v < kAll; ++v) x[v] = hn::MulAdd(x[v], unit_, minimum_);
       StepDone<kAll>(x);
-      for (size_t v = 0; v < kAll; ++v) hn::StoreU(hn::Sub(c[v], x[v]), kF32, residual_ + i + v * kN);
+      for (size_t v = 0; v < kAll; ++v) StoreResidual<kKeep>(hn::Sub(c[v], x[v]), residual_ + i + v * kN);
     }
   }
 
@@ -84,6 +88,7 @@ class RowCoder {
   }
 
   const float* input_;
+  const float* before_;
   float* residual_;
   size_t ahead_;
   VF minimum_, unit_, inverse_;
@@ -171,10 +176,10 @@ HWY_INLINE size_t EncodeWords(const Coder& coder, const Quantizer& quantizer, si
   return i;
 }
 
-template <bool kResidual, bool kPlain, bool kStochastic>
-void EncodeRows(const Quantizer& quantizer, const float* input, float* residual, size_t n,
-                LaneStream& stream) {
-  const RowCoder<kResidual, kPlain, kStochastic> coder(quantizer, input, residual, n);
+template <Keep kKeep, bool kPlain, bool kStochastic>
+void EncodeRows(const Quantizer& quantizer, const float* input, const float* before, float* residual,
+                size_t n, LaneStream& stream) {
+  const RowCoder<kKeep, kPlain, kStochastic> coder(quantizer, input, before, residual, n);
   size_t done = 0;
   if (kPlain && stream.fill == 0 && quantizer.row % 2 == 0) {
     if (quantizer.bits == 4) done = EncodeWords<4>(coder, quantizer, n, stream);
@@ -183,23 +188,29 @@ void EncodeRows(const Quantizer& quantizer, const float* input, float* residual,
   if (done < n) AppendRows(coder, quantizer, done, n, stream);
 }
 
-void QuantizeEncode(const Quantizer& quantizer, const float* input, float* residual, size_t n,
-                    LaneStream& stream) {
-  // By (residual, plain, stochastic).
-  using Encode = void (*)(const Quantizer&, const float*, float*, size_t, LaneStream&);
-  static constexpr Encode kEncode[2][2][2] = {
-      {{EncodeRows<false, false, false>, EncodeRows<false, false, true>},
-       {EncodeRows<false, true, false>, EncodeRows<false, true, true>}},
-      {{EncodeRows<true, false, false>, EncodeRows<true, false, true>},
-       {EncodeRows<true, true, false>, EncodeRows<true, true, true>}}};
+void QuantizeEncode(const Quantizer& quantizer, const float* input, const float* before, float* residual,
+                    size_t n, LaneStream& stream) {
+  // By (where to, plain, stochastic). What is not plain is in the residual, and replaced there.
+  using Encode = void (*)(const Quantizer&, const float*, const float*, float*, size_t, LaneStream&);
+  constexpr auto kIn = Keep::kInResidual;
+  static constexpr Encode kEncode[3][2][2] = {
+      {{EncodeRows<Keep::kNot, false, false>, EncodeRows<Keep::kNot, false, true>},
+       {EncodeRows<Keep::kNot, true, false>, EncodeRows<Keep::kNot, true, true>}},
+      {{EncodeRows<kIn, false, false>, EncodeRows<kIn, false, true>},
+       {EncodeRows<kIn, true, false>, EncodeRows<kIn, true, true>}},
+      {{EncodeRows<kIn, false, false>, EncodeRows<kIn, false, true>},
+       {EncodeRows<Keep::kAroundCaches, true, false>, EncodeRows<Keep::kAroundCaches, true, true>}}};
+  Keep keep = residual == nullptr ? Keep::kNot : kIn;
+  if (GoesAround(before, residual)) keep = Keep::kAroundCaches;
   const size_t rows = quantizer.saturated ? 0 : WholeRows(n);
-  kEncode[residual != nullptr][!quantizer.compensated][quantizer.stochastic](quantizer, input, residual, rows,
-                                                                             stream);
+  kEncode[static_cast<size_t>(keep)][!quantizer.compensated][quantizer.stochastic](quantizer, input, before,
+                                                                                   residual, rows, stream);
   if (rows == n) return;
   Quantizer rest = quantizer;
   rest.row += rows / kLanes;
-  float* last = residual == nullptr ? nullptr : residual + rows;
-  ScalarKernels().quantize_encode(rest, input + rows, last, n - rows, stream);
+  const bool keeps = residual != nullptr;
+  ScalarKernels().quantize_encode(rest, input + rows, keeps ? before + rows : nullptr,
+                                  keeps ? residual + rows : nullptr, n - rows, stream);
 }
 
 }  // namespace HWY_NAMESPACE

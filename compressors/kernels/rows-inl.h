@@ -3,6 +3,7 @@
 // What the SIMD kernels share: the vectors of a target, a row of 16 elements in as many of them as it
 // takes, the compensated value c of kernels.h, and decoding by groups of payloads.
 #include <cstddef>
+#include <cstdint>
 
 // Highway includes this once for each target, so the guard turns over with the target.
 #if defined(TERSE_COMPRESSORS_KERNELS_ROWS_INL_H_) == defined(HWY_TARGET_TOGGLE)
@@ -86,6 +87,20 @@ HWY_INLINE VF Compensated(const float* input, const float* residual, size_t i) {
   if constexpr (kResidual) return hn::LoadU(kF32, residual + i);
   const VF x = hn::LoadU(kF32, input + i);
   return hn::IfThenElseZero(Finite(x), x);
+}
+
+// Where what is left over goes.
+enum class Keep { kNot, kInResidual, kAroundCaches };
+
+// Whether a residual that is read elsewhere can be written around the caches.
+inline bool GoesAround(const float* before, const float* residual) {
+  return before != residual && reinterpret_cast<uintptr_t>(residual) % 64 == 0;
+}
+
+template <Keep kKeep>
+HWY_INLINE void StoreResidual(VF x, float* residual) {
+  if constexpr (kKeep == Keep::kInResidual) hn::StoreU(x, kF32, residual);
+  if constexpr (kKeep == Keep::kAroundCaches) hn::Stream(x, kF32, residual);
 }
 
 HWY_INLINE MF AllLanes() { return hn::Eq(hn::Zero(kF32), hn::Zero(kF32)); }

@@ -221,15 +221,15 @@ uint32_t RandomFraction(const Quantizer& quantizer, uint64_t row, size_t lane) {
   return row % 2 == 0 ? x & kFractionMask : x >> (32 - kFractionBits);
 }
 
-void QuantizeEncode(const Quantizer& quantizer, const float* input, float* residual, size_t n,
-                    LaneStream& stream) {
+void QuantizeEncode(const Quantizer& quantizer, const float* input, const float* before, float* residual,
+                    size_t n, LaneStream& stream) {
   const float levels = static_cast<float>(quantizer.greatest_code);
   for (size_t begin = 0; begin < n; begin += kLanes) {
     const uint64_t row = quantizer.row + begin / kLanes;
     std::array<uint32_t, kLanes> codes{};
     for (size_t i = begin; i < std::min(n, begin + kLanes); ++i) {
       const float c = residual == nullptr || quantizer.compensated ? Compensated(input, residual, i)
-                                                                   : input[i] + residual[i];
+                                                                   : input[i] + before[i];
       const float scaled = (c - quantizer.minimum) * quantizer.inverse;
       float level;
       if (quantizer.stochastic) {
