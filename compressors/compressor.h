@@ -80,8 +80,8 @@ struct EncodeArgs {
   const kernels::Momentum* momentum = nullptr;
   // n elements, read and replaced. Empty: no error feedback, what is not sent is dropped.
   absl::Span<float> residual;
-  // Not empty: the n elements that are read in place of the residual, which is then only written. For codecs
-  // with ReadsBefore(), and large vectors: the residual is written around the caches.
+  // Not empty: the n elements that are read in place of the residual, whose own content does not matter. For
+  // codecs with ReadsBefore(), and large vectors: where it can be, the residual is written around the caches.
   absl::Span<const float> before;
   wire::MutableBytes state;    // StateBytes(params, n), zero at first use
   wire::MutableBytes scratch;  // ScratchBytes(params, n), any content, 64-byte aligned

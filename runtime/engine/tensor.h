@@ -98,8 +98,8 @@ struct Tensor {
     std::vector<std::byte> payloads;  // own, first compression, without headers
     std::vector<Excess> excess;       // of the result, beyond the caller's type; stays if applied
     // server_residual as it was before the exchange, once that has summed something: the two change places,
-    // and the first server_moved elements of server_residual have their new values, the others none until
-    // ResolvePending. Of server_state, those of the same pieces.
+    // and the first server_moved elements of server_residual get their new values. The others have none:
+    // where an exchange fails, ResolvePending brings the old ones. Of server_state, those of the same pieces.
     FloatVector server_before;
     size_t server_moved = 0;
     std::vector<std::byte> server_state_before;

@@ -437,6 +437,51 @@ TEST(Streaming, AResidualElsewhereIsThatInPlace) {
   }
 }
 
+TEST(Streaming, CodesWithAResidualElsewhereAreThoseInPlace) {
+  for (const size_t n : {1, 15, 16, 47, 64, 512, 513}) {
+    const std::vector<float> input = Normal(n, 9);
+    const std::vector<float> before = Normal(n, 10);
+    Quantizer quantizer;
+    quantizer.minimum = -8.0f;
+    quantizer.key[0] = 3;
+    for (const uint32_t bits : {4, 5, 8}) {
+      quantizer.bits = bits;
+      quantizer.greatest_code = (1u << bits) - 1;
+      quantizer.unit = 16.0f / static_cast<float>(1u << bits);
+      for (const bool stochastic : {false, true}) {
+        quantizer.stochastic = stochastic;
+        quantizer.inverse = (stochastic ? 0.999f : 1.0f) / quantizer.unit;
+        const auto encode = [&](const Kernels& kernels, const float* from, float* residual) {
+          std::vector<std::byte> codes(n + 128);
+          LaneStream stream;
+          stream.out = codes.data();
+          kernels.quantize_encode(quantizer, input.data(), from, residual, n, stream);
+          EndStream();
+          codes.resize(static_cast<size_t>(stream.out - codes.data()));
+          const auto* const rest = reinterpret_cast<const std::byte*>(stream.word);
+          codes.insert(codes.end(), rest, rest + (stream.fill > 0 ? sizeof(stream.word) : 0));
+          return codes;
+        };
+        std::vector<float> expected = before;
+        const std::vector<std::byte> expected_codes =
+            encode(ScalarKernels(), expected.data(), expected.data());
+        for (const Kernels* kernels : AvailableKernels()) {
+          for (const size_t shift : {0, 1}) {
+            SCOPED_TRACE(std::string(kernels->name) + " " + std::to_string(n) + " " + std::to_string(bits));
+            const std::vector<float> kept = before;
+            FloatVector around(n + 2 * shift + 1, 7.0f);
+            EXPECT_EQ(encode(*kernels, kept.data(), around.data() + shift), expected_codes);
+            const auto begin = around.begin() + static_cast<ptrdiff_t>(shift);
+            EXPECT_EQ(Bits({begin, begin + static_cast<ptrdiff_t>(n)}), Bits(expected));
+            EXPECT_EQ(kept, before);
+            EXPECT_EQ(around.back(), 7.0f);
+          }
+        }
+      }
+    }
+  }
+}
+
 TEST(Streaming, SumsAroundTheCachesAsIntoThem) {
   constexpr size_t kElements = 1000;
   std::vector<std::byte> bytes(kStreamPeers * kElements * sizeof(float));

@@ -228,6 +228,15 @@ TEST_P(ExchangeFault, ALostRankIsNamedAndNothingIsLost) {
   }
 }
 
+TEST(SilentRank, InMessagesIsNamedAtTheDeadline) {
+  for (const uint64_t at : {3, 4}) {  // after its receives: with its parts, and with its sums
+    CutOff({"onebit_silent", {{"compressor", "onebit"}}, kMessages, true}, at, Cut::kSilent,
+           std::chrono::seconds(1));
+  }
+  CutOff({"topk_silent", {{"compressor", "topk"}}, kGathered, true}, 2, Cut::kSilent,
+         std::chrono::seconds(1));
+}
+
 TEST(SilentRank, BetweenTheRoundsOfPowerSgdIsNamedAtTheDeadline) {
   CutOff({"powersgd_silent", {{"compressor", "powersgd"}}, 2}, 2, Cut::kSilent, std::chrono::seconds(2));
 }

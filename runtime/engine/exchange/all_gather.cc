@@ -271,7 +271,7 @@ class BatchRunner::AllGather final : private EarlyEntries {
       });
       if (!come.ok()) return come.status();
       if (*come) continue;
-      if (absl::Status status = receives_[arrived_]->Wait(runner_.patience_ / 2); !status.ok()) return status;
+      if (absl::Status status = receives_[arrived_]->Wait(runner_.patience_); !status.ok()) return status;
       ++arrived_;
     }
     return absl::OkStatus();

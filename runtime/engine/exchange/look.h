@@ -18,7 +18,8 @@
 namespace terse::engine {
 
 // Until come(), an absl::StatusOr<bool>, says that something has; false when nothing has for half of
-// `patience`. The other half is for a wait for the message that is due, which then says of whom.
+// `patience`. What then follows is a wait for the message that is due, which says from whom. It has all of
+// the patience: parts of a message, which start the patience anew, are seen by it only.
 //
 // come() also tests the last message: a rank that is gone will not send it, and another that saw this and
 // stopped is not to blame.
@@ -28,8 +29,8 @@ absl::StatusOr<bool> LookFor(std::chrono::milliseconds patience, const Come& com
   // one that only yields keeps a core while two that have work share another.
   constexpr double kYieldMs = 0.05;
   constexpr std::chrono::microseconds kNap(50);
-  constexpr double kSlowMs = 200.0;  // now a nap adds nothing to speak of to what has been waited
-  constexpr std::chrono::microseconds kLongNap(500);
+  constexpr double kSlowMs = 1000.0;
+  constexpr std::chrono::microseconds kLongNap(200);
   const double ms = static_cast<double>(patience.count()) / 2;
   const Stopwatch watch;
   for (;;) {

@@ -151,7 +151,7 @@ absl::Status ScatterReduce::Await() {
   if (!come.ok()) return come.status();
   if (*come) return absl::OkStatus();
   Arrivals& due = arrivals_[arrivals_[kScatter].units < units_.size() ? kScatter : kGather];
-  return due.receives[due.units]->Wait(runner_.patience_ / 2);
+  return due.receives[due.units]->Wait(runner_.patience_);
 }
 
 bool ScatterReduce::CanReduce() const { return reduced_ < units_.size() && units_.Needs(reduced_) < parsed_; }
