@@ -262,13 +262,13 @@ class BatchRunner::AllGather final : private EarlyEntries {
     const Timed wait(runner_.trace_, "wait", &waited_ms);
     while (arrived_ < messages_.size()) {
       const size_t before = arrived_;
-      const absl::StatusOr<bool> come = LookFor(runner_.patience_, [&]() -> absl::StatusOr<bool> {
-        if (absl::Status status = Poll(); !status.ok()) return status;
-        if (arrived_ > before) return true;
-        if (absl::Status status = PollSends(); !status.ok()) return status;
-        const absl::StatusOr<bool> last = receives_.back()->Test();
-        return last.ok() ? absl::StatusOr<bool>(false) : last;
-      });
+      const absl::StatusOr<bool> come =
+          LookFor(runner_.patience_, *receives_.back(), [&]() -> absl::StatusOr<bool> {
+            if (absl::Status status = Poll(); !status.ok()) return status;
+            if (arrived_ > before) return true;
+            if (absl::Status status = PollSends(); !status.ok()) return status;
+            return false;
+          });
       if (!come.ok()) return come.status();
       if (*come) continue;
       if (absl::Status status = receives_[arrived_]->Wait(runner_.patience_); !status.ok()) return status;

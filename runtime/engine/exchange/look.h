@@ -21,10 +21,11 @@ namespace terse::engine {
 // `patience`. What then follows is a wait for the message that is due, which says from whom. It has all of
 // the patience: parts of a message, which start the patience anew, are seen by it only.
 //
-// come() also tests the last message: a rank that is gone will not send it, and another that saw this and
-// stopped is not to blame.
+// The receive of the last message is tested too: a rank that is gone will not send it, and another that saw
+// this and stopped is not to blame.
 template <typename Come>
-absl::StatusOr<bool> LookFor(std::chrono::milliseconds patience, const Come& come) {
+absl::StatusOr<bool> LookFor(std::chrono::milliseconds patience, transport::Operation& last,
+                             const Come& come) {
   // Between looks the processor is handed over, and after this long given up: where ranks share processors,
   // one that only yields keeps a core while two that have work share another.
   constexpr double kYieldMs = 0.05;
@@ -36,6 +37,7 @@ absl::StatusOr<bool> LookFor(std::chrono::milliseconds patience, const Come& com
   for (;;) {
     const absl::StatusOr<bool> something = come();
     if (!something.ok() || *something) return something;
+    if (absl::Status status = last.Test().status(); !status.ok()) return status;
     const double waited = watch.Milliseconds();
     if (waited >= ms) return false;
     if (waited < kYieldMs) {

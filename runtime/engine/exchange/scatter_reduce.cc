@@ -89,12 +89,10 @@ absl::Status ScatterReduce::RunPipeline() {
       status = ParseUnit();
     } else if (encoded_ < units_.size()) {
       status = EncodeUnit(/*send=*/true);
-    } else if (!summed && !(status = Poll(kGather)).ok()) {
-      break;
-    } else if (decoded_ < std::min(reduced_, arrivals_[kGather].units)) {
-      status = DecodeUnit();
     } else {
-      status = Await();
+      if (!summed) status = Poll(kGather);
+      if (!status.ok()) break;
+      status = decoded_ < std::min(reduced_, arrivals_[kGather].units) ? DecodeUnit() : Await();
     }
   }
   for (std::unique_ptr<transport::Operation>& send : sends_) {
@@ -140,13 +138,12 @@ absl::Status ScatterReduce::Await() {
   const size_t before = arrivals_[kScatter].units + arrivals_[kGather].units;
   double waited_ms = 0;
   Timed wait(runner_.trace_, "wait", &waited_ms);
-  const absl::StatusOr<bool> come = LookFor(runner_.patience_, [&]() -> absl::StatusOr<bool> {
+  transport::Operation& last = *arrivals_[kGather].receives.back();
+  const absl::StatusOr<bool> come = LookFor(runner_.patience_, last, [&]() -> absl::StatusOr<bool> {
     for (const Round round : {kScatter, kGather}) {
       if (absl::Status status = Poll(round); !status.ok()) return status;
     }
-    if (arrivals_[kScatter].units + arrivals_[kGather].units > before) return true;
-    const absl::StatusOr<bool> last = arrivals_[kGather].receives.back()->Test();
-    return last.ok() ? absl::StatusOr<bool>(false) : last;
+    return arrivals_[kScatter].units + arrivals_[kGather].units > before;
   });
   if (!come.ok()) return come.status();
   if (*come) return absl::OkStatus();
