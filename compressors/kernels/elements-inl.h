@@ -153,6 +153,14 @@ struct DecodeElementRows {
 template <typename Format>
 bool DecodeElementsAs(ElementFormat format, const Peers& peers, float weight, Start start, float* out,
                       size_t n) {
+  if (IsStaged(start, out)) {
+    bool all_finite = true;
+    DecodeStaged(start, out, n, [&](Start here, size_t begin, size_t count, float* to) HWY_ATTR {
+      all_finite &=
+          DecodeElementsAs<Format>(format, Behind(peers, begin * Format::kBytes), weight, here, to, count);
+    });
+    return all_finite;
+  }
   const size_t rows = WholeRows(n);
   MF finite = AllLanes();
   DecodeByGroups(peers.count, StartAt(start, out), rows,

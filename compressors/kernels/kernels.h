@@ -29,8 +29,10 @@ inline constexpr size_t kSumChunk = 4096;  // elements whose lanes are added up 
 inline constexpr size_t kMaxPeers = 16;    // payloads that one call of a decoder takes
 
 // What a decoder's sum starts from: nothing (out = w d, of one payload), the old value (out += w d), or +0.
-// kStream and kStreamZero are kAssign and kZero with stores around the caches, where `out` is at a multiple
-// of 64 bytes; other processors see them after EndStream. kStreamZero is for at most kStreamPeers payloads.
+// kStream and kStreamZero are kAssign and kZero with stores around the caches; other processors see them
+// after EndStream. Where `out` is not at a multiple of 64 bytes, as what malloc() returns is not, results go
+// by way of the L1 cache, so that whole lines can be written. kStreamZero is for at most kStreamPeers
+// payloads.
 enum class Start : uint8_t { kAssign, kAdd, kZero, kStream, kStreamZero };
 inline constexpr size_t kStreamPeers = 4;
 inline bool Streams(Start start) { return start == Start::kStream || start == Start::kStreamZero; }

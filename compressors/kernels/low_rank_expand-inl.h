@@ -19,11 +19,17 @@ HWY_BEFORE_NAMESPACE();
 namespace terse::kernels {
 namespace HWY_NAMESPACE {
 
-// kRows rows of the product, from the row on whose first element of left is given. With kRank, which is
+// Columns [begin, end) of the product; the first of them in `out`.
+struct Columns {
+  size_t begin;
+  size_t end;
+};
+
+// Of kRows rows of the product, from the row on whose first element of left is given. With kRank, which is
 // then the rank, all of left that it takes stays in registers.
 template <size_t kRows, size_t kRank>
-HWY_INLINE void ExpandRowsAs(const FactorShape& shape, const float* left, const float* right, float weight,
-                             Start start, float* out) {
+HWY_INLINE void ExpandRowsAs(const FactorShape& shape, Columns columns, const float* left, const float* right,
+                             float weight, Start start, float* out) {
   const size_t rank = kRank == 0 ? shape.rank : kRank;
   VF p[kRows][std::max<size_t>(kRank, 1)];
   for (size_t r = 0; r < kRows; ++r) {
@@ -34,8 +40,8 @@ HWY_INLINE void ExpandRowsAs(const FactorShape& shape, const float* left, const 
     return hn::Set(kF32, left[k * shape.rows + r]);
   };
   const VF by = hn::Set(kF32, weight);
-  size_t j = 0;
-  for (; j + kN <= shape.columns; j += kN) {
+  size_t j = columns.begin;
+  for (; j + kN <= columns.end; j += kN) {
     VF sum[kRows];
     const VF first = hn::LoadU(kF32, right + j);
     for (size_t r = 0; r < kRows; ++r) sum[r] = hn::Mul(factor(r, 0), first);
@@ -44,33 +50,33 @@ HWY_INLINE void ExpandRowsAs(const FactorShape& shape, const float* left, const 
       for (size_t r = 0; r < kRows; ++r) sum[r] = hn::Add(sum[r], hn::Mul(factor(r, k), q));
     }
     for (size_t r = 0; r < kRows; ++r) {
-      float* to = out + r * shape.columns + j;
+      float* to = out + r * shape.columns + (j - columns.begin);
       const VF term = hn::Mul(by, sum[r]);
       StoreSum(start, start == Start::kAdd ? hn::Add(hn::LoadU(kF32, to), term) : term, to);
     }
   }
-  for (; j < shape.columns; ++j) {
+  for (; j < columns.end; ++j) {
     for (size_t r = 0; r < kRows; ++r) {
       float sum = left[r] * right[j];
       for (size_t k = 1; k < rank; ++k) sum += left[k * shape.rows + r] * right[k * shape.columns + j];
-      float& to = out[r * shape.columns + j];
+      float& to = out[r * shape.columns + (j - columns.begin)];
       to = start == Start::kAdd ? to + weight * sum : weight * sum;
     }
   }
 }
 
 template <size_t kRows>
-HWY_INLINE void ExpandRows(const FactorShape& shape, const float* left, const float* right, float weight,
-                           Start start, float* out) {
+HWY_INLINE void ExpandRows(const FactorShape& shape, Columns columns, const float* left, const float* right,
+                           float weight, Start start, float* out) {
   switch (shape.rank) {
     case 1:
-      return ExpandRowsAs<kRows, 1>(shape, left, right, weight, start, out);
+      return ExpandRowsAs<kRows, 1>(shape, columns, left, right, weight, start, out);
     case 2:
-      return ExpandRowsAs<kRows, 2>(shape, left, right, weight, start, out);
+      return ExpandRowsAs<kRows, 2>(shape, columns, left, right, weight, start, out);
     case 4:
-      return ExpandRowsAs<kRows, 4>(shape, left, right, weight, start, out);
+      return ExpandRowsAs<kRows, 4>(shape, columns, left, right, weight, start, out);
     default:
-      return ExpandRowsAs<kRows, 0>(shape, left, right, weight, start, out);
+      return ExpandRowsAs<kRows, 0>(shape, columns, left, right, weight, start, out);
   }
 }
 
@@ -78,15 +84,25 @@ void Expand(const FactorShape& shape, const float* left, const float* right, flo
             float* out) {
   // Rows whose elements of left fit into the registers.
   constexpr size_t kRows = kVectors == 1 ? 4 : 2;
-  start = StartAt(start, out);
-  if (start == Start::kStream && shape.columns % kLanes != 0) start = Start::kAssign;  // not for every row
+  constexpr size_t kLongRow = 256;
+  if (Streams(start) && shape.columns < kLongRow) start = Start::kAssign;  // most lines would be of two rows
+  const Columns all{0, shape.columns};
   size_t i = shape.skip_first;
   // Of several rows at once, streaming would write the lines of no row in a go, and takes twice as long.
-  for (; start != Start::kStream && i + kRows <= shape.end_row(); i += kRows) {
-    ExpandRows<kRows>(shape, left + i, right, weight, start, out + i * shape.columns);
+  for (; !Streams(start) && i + kRows <= shape.end_row(); i += kRows) {
+    ExpandRows<kRows>(shape, all, left + i, right, weight, start, out + i * shape.columns);
   }
-  for (; i < shape.end_row(); ++i)
-    ExpandRows<1>(shape, left + i, right, weight, start, out + i * shape.columns);
+  for (; i < shape.end_row(); ++i) {
+    float* const row = out + i * shape.columns;
+    if (IsStaged(start, row) || (Streams(start) && shape.columns % kLanes != 0)) {
+      DecodeStaged(start, row, shape.columns,
+                   [&](Start here, size_t begin, size_t count, float* to) HWY_ATTR {
+                     ExpandRows<1>(shape, {begin, begin + count}, left + i, right, weight, here, to);
+                   });
+    } else {
+      ExpandRows<1>(shape, all, left + i, right, weight, StartAt(start, row), row);
+    }
+  }
 }
 
 }  // namespace HWY_NAMESPACE

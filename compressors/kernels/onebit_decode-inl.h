@@ -102,6 +102,11 @@ struct DecodeSignRows {
 };
 
 void OneBitDecode(const Peers& bits, const float* scales, Start start, float* out, size_t n) {
+  if (IsStaged(start, out)) {
+    return DecodeStaged(start, out, n, [&](Start here, size_t begin, size_t count, float* to) HWY_ATTR {
+      OneBitDecode(Behind(bits, begin / 8), scales, here, to, count);
+    });
+  }
   const size_t rows = WholeRows(n);
   DecodeByGroups(bits.count, StartAt(start, out), rows, DecodeSignRows{bits, scales, out});
   ScalarKernels().onebit_decode(Behind(bits, rows / 8), scales, start, out + rows, n - rows);

@@ -226,6 +226,11 @@ struct DecodeCodeRows {
 
 void QuantizeDecode(uint32_t bits, const Peers& streams, const float* minimum, const float* unit,
                     float weight, size_t row, Start start, float* out, size_t n) {
+  if (IsStaged(start, out)) {
+    return DecodeStaged(start, out, n, [&](Start here, size_t begin, size_t count, float* to) HWY_ATTR {
+      QuantizeDecode(bits, streams, minimum, unit, weight, row + begin / kLanes, here, to, count);
+    });
+  }
   const size_t rows = WholeRows(n);
   start = StartAt(start, out);
   DecodeByGroups(streams.count, start, rows, DecodeCodeRows{bits, streams, minimum, unit, weight, row, out});

@@ -15,6 +15,7 @@
 
 #include <algorithm>
 #include <cfloat>
+#include <type_traits>
 
 #include "compressors/kernels/kernels.h"
 #include "hwy/cache_control.h"
@@ -177,6 +178,42 @@ HWY_INLINE void StoreSum(Start start, VF sum, float* out) {
 HWY_INLINE Start StartAt(Start start, const float* out) {
   if (!Streams(start) || reinterpret_cast<uintptr_t>(out) % 64 == 0) return start;
   return start == Start::kStream ? Start::kAssign : Start::kZero;
+}
+
+// Calls store(i, wide) for the elements of `out`: a vector at i in the lines of which all is written, which
+// can be streamed (a part of one would be slower than a line in the caches), else one element.
+template <typename Store>
+HWY_INLINE void ForStream(const float* out, size_t n, const Store& store) {
+  size_t i = 0;
+  for (; i < n && reinterpret_cast<uintptr_t>(out + i) % 64 != 0; ++i) store(i, std::false_type());
+  for (const size_t end = i + (n - i) / kLanes * kLanes; i < end; i += kN) store(i, std::true_type());
+  for (; i < n; ++i) store(i, std::false_type());
+}
+
+// Whether `out` is to be written around the caches and lies so that its lines can be, but not the vectors of
+// a decoder's rows: what malloc() returns for a large vector lies 16 bytes behind a page's begin.
+inline bool IsStaged(Start start, const float* out) {
+  const auto at = reinterpret_cast<uintptr_t>(out);
+  return Streams(start) && at % 64 != 0 && at % sizeof(float) == 0;
+}
+
+// Calls decode(start, begin, count, to) for chunks of `out`, which go by way of the L1 cache.
+template <typename Decode>
+void DecodeStaged(Start start, float* out, size_t n, const Decode& decode) {
+  alignas(64) float staged[kDecodeChunk];
+  const Start here = start == Start::kStream ? Start::kAssign : Start::kZero;
+  for (size_t begin = 0; begin < n; begin += kDecodeChunk) {
+    const size_t count = std::min(kDecodeChunk, n - begin);
+    decode(here, begin, count, staged);
+    float* const to = out + begin;
+    ForStream(to, count, [&](size_t i, auto wide) HWY_ATTR {
+      if constexpr (decltype(wide)::value) {
+        hn::Stream(hn::LoadU(kF32, staged + i), kF32, to + i);
+      } else {
+        to[i] = staged[i];
+      }
+    });
+  }
 }
 
 // The peers' data from `bytes` on.

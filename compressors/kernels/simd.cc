@@ -69,15 +69,6 @@ bool AllFinite(const float* values, size_t n) {
   return hn::AllTrue(kF32, finite) && ScalarKernels().all_finite(values + rows, n - rows);
 }
 
-// Calls store(i, wide) for the elements of `out`: a vector at i where it can be streamed, else one element.
-template <typename Store>
-void ForStream(const float* out, size_t n, const Store& store) {
-  size_t i = 0;
-  for (; i < n && reinterpret_cast<uintptr_t>(out + i) % 64 != 0; ++i) store(i, std::false_type());
-  for (; i + kN <= n; i += kN) store(i, std::true_type());
-  for (; i < n; ++i) store(i, std::false_type());
-}
-
 void StreamZeros(float* out, size_t n) {
   const VF zero = hn::Zero(kF32);
   ForStream(out, n, [&](size_t i, auto wide) HWY_ATTR {

@@ -481,7 +481,8 @@ TEST(Streaming, CodesWithAResidualElsewhereAreThoseInPlace) {
 }
 
 TEST(Streaming, SumsAroundTheCachesAsIntoThem) {
-  constexpr size_t kElements = 1000;
+  constexpr size_t kElements = 9000;  // more than are decoded at once
+  constexpr size_t kApart = 9008;
   std::vector<std::byte> bytes(kStreamPeers * kElements * sizeof(float));
   const std::vector<float> values = Normal(kStreamPeers * kElements, 6);
   std::memcpy(bytes.data(), values.data(), bytes.size());
@@ -493,15 +494,16 @@ TEST(Streaming, SumsAroundTheCachesAsIntoThem) {
         from.data[from.count] = bytes.data() + from.count * kElements * 4;
       const auto all = [&](Start start, float* out) {
         kernels->onebit_decode(from, levels[0], start, out, kElements);
-        kernels->quantize_decode(4, from, levels[0], levels[1], 0.3f, 8, start, out + 1024, kElements);
-        kernels->quantize_decode(8, from, levels[0], levels[1], 0.3f, 0, start, out + 2048, kElements);
-        kernels->decode_elements(ElementFormat::kBf16, from, 0.3f, start, out + 3072, kElements);
+        kernels->quantize_decode(4, from, levels[0], levels[1], 0.3f, 8, start, out + kApart, kElements);
+        kernels->quantize_decode(8, from, levels[0], levels[1], 0.3f, 0, start, out + 2 * kApart, kElements);
+        kernels->decode_elements(ElementFormat::kBf16, from, 0.3f, start, out + 3 * kApart, kElements);
       };
-      for (const size_t shift : {0, 1}) {
-        FloatVector plain(4096 + shift, 7.0f);
-        FloatVector around(4096 + shift, 7.0f);
-        all(Start::kZero, plain.data() + shift);
-        all(Start::kStreamZero, around.data() + shift);
+      // Vectors lie as malloc() and others leave them: by 4 elements behind a line's begin, and any other.
+      for (const size_t shift : {0, 1, 4, 8, 12, 15}) {
+        FloatVector plain(4 * kApart + shift, 7.0f);
+        FloatVector around(4 * kApart + shift, 7.0f);
+        all(peers == 1 && shift > 4 ? Start::kAssign : Start::kZero, plain.data() + shift);
+        all(peers == 1 && shift > 4 ? Start::kStream : Start::kStreamZero, around.data() + shift);
         EndStream();
         EXPECT_EQ(Bits({plain.begin(), plain.end()}), Bits({around.begin(), around.end()}))
             << kernels->name << " " << peers << " " << shift;

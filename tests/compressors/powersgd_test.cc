@@ -12,6 +12,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "compressors/kernels/dispatch.h"
+#include "compressors/memory/large_vector.h"
 #include "gtest/gtest.h"
 #include "tests/compressors/low_rank_ranks.h"
 
@@ -382,6 +383,15 @@ TEST(PowerSgd, KernelsAreThoseOfTheReference) {
         Vector expanded(rows * columns);
         target.expand(shape, left.data(), right.data(), 0.3f, kernels::Start::kAssign, expanded.data());
         target.expand(shape, left.data(), right.data(), -1.0f, kernels::Start::kAdd, all.data());
+        for (const size_t shift : {0, 1, 8}) {  // around the caches, from places of every kind on
+          FloatVector around(shift + rows * columns + 1, 7.0f);
+          target.expand(shape, left.data(), right.data(), 0.3f, kernels::Start::kStream,
+                        around.data() + shift);
+          kernels::EndStream();
+          const auto begin = around.begin() + static_cast<ptrdiff_t>(shift);
+          EXPECT_EQ(Bits({begin, around.end() - 1}), Bits(expanded)) << target.name << " " << shift;
+          EXPECT_EQ(around.back(), 7.0f);
+        }
         all.insert(all.end(), projected.begin(), projected.end());
         all.insert(all.end(), expanded.begin(), expanded.end());
         return Bits(all);
