@@ -146,7 +146,11 @@ class BatchRunner {
   // payload; `closing` is what Close has written.
   EncodeArgs BeginEncode(const BatchContext& context, Item* item);
   void KeepSent(Item* item, const Shard& shard);
+  // The same where the payload is sent from, in `memory` of SentMemory(), which the tensor then keeps.
+  void KeepSent(Item* item, const Shard& shard, const std::shared_ptr<const Buffer<std::byte>>& memory);
   void EndEncode(Item* item, wire::Bytes closing);
+  // Memory that no tensor keeps any more, for so many bytes.
+  std::shared_ptr<Buffer<std::byte>> SentMemory(size_t bytes);
   // All of that for a gather codec, whose one shard is the whole tensor. `early`: as in EncodeArgs;
   // `selected`, if not null, gets the payload's entries.
   absl::Status EncodeWhole(const BatchContext& context, Item* item, Shard* shard,
@@ -198,6 +202,7 @@ class BatchRunner {
   Buffer<float> work_;      // what linear codecs encode of tensors without error feedback
   Buffer<std::byte> scratch_;
   Buffer<std::byte> send_;
+  std::vector<std::shared_ptr<Buffer<std::byte>>> sent_;  // of SentMemory()
   Buffer<std::byte> receive_;
   Buffer<std::byte> results_;  // the owners' sums
   Buffer<uint32_t> positions_;

@@ -31,6 +31,8 @@ class Buffer {
     return absl::MakeSpan(memory_.get(), n);
   }
 
+  size_t capacity() const { return capacity_; }
+
   void Release() {
     memory_.reset();
     capacity_ = 0;

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <numeric>
 
 #include "compressors/registry.h"
 #include "proto/wire/messages.h"
@@ -20,7 +21,9 @@ size_t Tensor::PieceElements(const wire::CodecParams& params) const {
   const size_t block = codec->BlockElements(params);
   constexpr size_t kMany = size_t{1} << 20;
   const size_t fits = wire::kPieceBytes * kMany / codec->MaxPayloadBytes(params, kMany);
-  return std::max(fits / block, size_t{1}) * block;
+  // So that all pieces' residuals begin at a line, as stores around the caches need it.
+  const size_t lines = std::lcm(block, 64 / sizeof(float));
+  return fits >= lines ? fits / lines * lines : std::max(fits / block, size_t{1}) * block;
 }
 
 size_t Tensor::Pieces(const wire::CodecParams& params, int size) const {
@@ -83,9 +86,17 @@ absl::Status ResolvePending(Tensor* tensor, double applied) {
   if (touches_residual && !pending.dense) tensor->Materialize();
   if (returned > 0.0 && !residual.empty()) {
     size_t at = 0;
+    std::vector<std::byte> completed;
     for (const Shard& shard : pending.shards) {
-      const wire::Bytes payload = wire::Bytes(pending.payloads).subspan(at, shard.size);
-      at += shard.size;
+      wire::Bytes payload;
+      if (pending.sent != nullptr) {
+        completed.assign(shard.out.begin(), shard.out.begin() + static_cast<ptrdiff_t>(shard.size));
+        tensor->codec->Complete(pending.params, pending.closing, absl::MakeSpan(completed));
+        payload = completed;
+      } else {
+        payload = wire::Bytes(pending.payloads).subspan(at, shard.size);
+        at += shard.size;
+      }
       if (shard.begin == shard.end) continue;
       const absl::Status status =
           tensor->codec->Decode(pending.params, payload, static_cast<float>(returned), Accumulate::kAdd,
@@ -102,6 +113,7 @@ absl::Status ResolvePending(Tensor* tensor, double applied) {
           back >= 1.0f ? before[i] : (1.0f - back) * tensor->server_residual[i] + back * before[i];
     }
   }
+  pending.sent.reset();
   // An exchange that fails before its second compression must not find that of the one before.
   pending.server_moved = 0;
   pending.server_state_before.clear();

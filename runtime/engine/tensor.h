@@ -94,9 +94,15 @@ struct Tensor {
     bool dense = false;
     bool nonfinite = false;  // some rank's gradient was: the result was withheld, so nothing was applied
     wire::CodecParams params;
-    std::vector<Shard> shards;        // ranges only; payload i is the i-th piece of `payloads`
-    std::vector<std::byte> payloads;  // own, first compression, without headers
-    std::vector<Excess> excess;       // of the result, beyond the caller's type; stays if applied
+    // Own payloads of the first compression: shard i's are the i-th piece of `payloads`; after a
+    // scatter-reduce they are its `out`, where they were sent from, in `sent`. There they are not to be
+    // written: after a failure they may still be on their way. `closing` is yet to complete them
+    // (Compressor::Complete).
+    std::vector<Shard> shards;
+    std::vector<std::byte> payloads;
+    std::shared_ptr<const Buffer<std::byte>> sent;
+    std::vector<std::byte> closing;
+    std::vector<Excess> excess;  // of the result, beyond the caller's type; stays if applied
     // server_residual as it was before the exchange, once that has summed something: the two change places,
     // and the first server_moved elements of server_residual get their new values. The others have none:
     // where an exchange fails, ResolvePending brings the old ones. Of server_state, those of the same pieces.

@@ -50,31 +50,34 @@ std::vector<Case> Cases() {
   const auto powersgd = [](const char* error, const char* dense) {
     return Settings{{"compressor", "powersgd"}, {"powersgd.error", error}, {"dense", dense}};
   };
-  return {{"dense", {{"compressor", "none"}}, 1},
-          {"dense_deterministic", {{"compressor", "none"}, {"dense", "deterministic"}}, 2},
-          {"topk", {{"compressor", "topk"}}, kGathered, true},
-          // In messages while it is encoded, and one at the end.
-          {"topk_told_early",
-           {{"compressor", "topk"}, {"topk.density", "0.05"}, {"topk.index", "u32"}},
-           4 * kGathered,
-           true,
-           4340},
-          {"topk_sparse", {{"compressor", "topk"}, {"topk.exchange", "sparse_reduce"}}, 3},
-          {"onebit", {{"compressor", "onebit"}}, kMessages, true},
-          // In two pieces, whose residuals change places with those before.
-          {"onebit_large", {{"compressor", "onebit"}}, 2 * kMessages, true, 44800},
-          {"quantize", {{"compressor", "quantize"}}, kMessages, true},
-          {"fp16_sum", {{"compressor", "fp16"}, {"reduce", "sum"}}, kMessages, true},
-          {"powersgd_local", powersgd("local", "native"), 2},
-          {"powersgd_averaged", powersgd("averaged", "native"), 2},
-          {"powersgd_deterministic", powersgd("local", "deterministic"), 4},
-          {"dgc", {{"method", "dgc"}, {"dgc.density", "0.02"}}, kGathered, true},
-          {"dgc_nesterov",
-           {{"method", "dgc"}, {"dgc.density", "0.02"}, {"dgc.nesterov", "true"}},
-           kGathered,
-           true},
-          {"dgc_sparse", {{"method", "dgc"}, {"dgc.density", "0.02"}, {"topk.exchange", "sparse_reduce"}}, 3},
-          {"onebit_adam", {{"method", "onebit_adam"}}, kMessages, true}};
+  return {
+      {"dense", {{"compressor", "none"}}, 1},
+      {"dense_deterministic", {{"compressor", "none"}, {"dense", "deterministic"}}, 2},
+      {"topk", {{"compressor", "topk"}}, kGathered, true},
+      // In messages while it is encoded, and one at the end.
+      {"topk_told_early",
+       {{"compressor", "topk"}, {"topk.density", "0.05"}, {"topk.index", "u32"}},
+       4 * kGathered,
+       true,
+       4340},
+      {"topk_sparse", {{"compressor", "topk"}, {"topk.exchange", "sparse_reduce"}}, 3},
+      {"onebit", {{"compressor", "onebit"}}, kMessages, true},
+      // In two pieces, whose residuals change places with those before.
+      {"onebit_large", {{"compressor", "onebit"}}, 2 * kMessages, true, 44800},
+      {"quantize", {{"compressor", "quantize"}}, kMessages, true},
+      // In three pieces.
+      {"quantize_large", {{"compressor", "quantize"}, {"quantize.bits", "2"}}, 3 * kMessages, true, 44800},
+      {"fp16_sum", {{"compressor", "fp16"}, {"reduce", "sum"}}, kMessages, true},
+      {"powersgd_local", powersgd("local", "native"), 2},
+      {"powersgd_averaged", powersgd("averaged", "native"), 2},
+      {"powersgd_deterministic", powersgd("local", "deterministic"), 4},
+      {"dgc", {{"method", "dgc"}, {"dgc.density", "0.02"}}, kGathered, true},
+      {"dgc_nesterov",
+       {{"method", "dgc"}, {"dgc.density", "0.02"}, {"dgc.nesterov", "true"}},
+       kGathered,
+       true},
+      {"dgc_sparse", {{"method", "dgc"}, {"dgc.density", "0.02"}, {"topk.exchange", "sparse_reduce"}}, 3},
+      {"onebit_adam", {{"method", "onebit_adam"}}, kMessages, true}};
 }
 
 Vector Gradient(const Case& test, int rank, int step) {

@@ -40,6 +40,21 @@ std::vector<wire::PlanRow> Rows() {
   return rows;
 }
 
+// A residual is written around the caches where it begins at a line of 64 bytes.
+TEST(Pieces, BeginAtLinesOfTheirShards) {
+  std::vector<wire::PlanRow> rows = Rows();
+  rows.push_back(Compressed(wire::Codec::kOneBit));
+  rows.back().params.block = 24;
+  for (const wire::PlanRow& row : rows) {
+    SCOPED_TRACE(wire::RowText(row));
+    Tensor tensor;
+    tensor.elements = 40'000'000;
+    tensor.SetRow(row);
+    EXPECT_EQ(tensor.PieceElements(row.params) % (64 / sizeof(float)), 0u);
+    EXPECT_EQ(tensor.PieceElements(row.params) % tensor.codec->BlockElements(row.params), 0u);
+  }
+}
+
 TEST(Units, HaveEveryElementOnceInOrder) {
   for (const wire::PlanRow& row : Rows()) {
     for (const int ranks : {1, 2, 3, 8}) {

@@ -78,6 +78,8 @@ EncodeArgs BatchRunner::BeginEncode(const BatchContext& context, Item* item) {
   pending.params = item->params;
   pending.shards.clear();
   pending.payloads.clear();
+  pending.sent.reset();
+  pending.closing.assign(tensor.codec->ClosingBytes(item->params), std::byte{0});
   return args;
 }
 
@@ -88,14 +90,31 @@ void BatchRunner::KeepSent(Item* item, const Shard& shard) {
                           shard.out.begin() + static_cast<ptrdiff_t>(shard.size));
 }
 
+void BatchRunner::KeepSent(Item* item, const Shard& shard,
+                           const std::shared_ptr<const Buffer<std::byte>>& memory) {
+  Tensor::Pending& pending = item->tensor->pending;
+  pending.shards.push_back(shard);
+  if (pending.sent != memory) pending.sent = memory;
+}
+
 void BatchRunner::EndEncode(Item* item, wire::Bytes closing) {
   Tensor::Pending& pending = item->tensor->pending;
   pending.nonfinite = item->nonfinite;
-  wire::MutableBytes rest = absl::MakeSpan(pending.payloads);
-  for (const Shard& shard : pending.shards) {
-    item->tensor->codec->Complete(item->params, closing, rest.first(shard.size));
-    rest.remove_prefix(shard.size);
+  pending.closing.assign(closing.begin(), closing.end());
+}
+
+std::shared_ptr<Buffer<std::byte>> BatchRunner::SentMemory(size_t bytes) {
+  // The smallest that will do, else the largest, so that from step to step batches find what they had.
+  const auto better = [bytes](size_t a, size_t b) {
+    return (a >= bytes) != (b >= bytes) ? a >= bytes : (a >= bytes ? a < b : a > b);
+  };
+  std::shared_ptr<Buffer<std::byte>>* best = nullptr;
+  for (std::shared_ptr<Buffer<std::byte>>& memory : sent_) {
+    if (memory.use_count() > 1) continue;  // some tensor's step has yet to end
+    if (best == nullptr || better(memory->capacity(), (*best)->capacity())) best = &memory;
   }
+  if (best == nullptr) best = &sent_.emplace_back(std::make_shared<Buffer<std::byte>>());
+  return *best;
 }
 
 absl::Status BatchRunner::EncodeWhole(const BatchContext& context, Item* item, Shard* shard,

@@ -59,7 +59,8 @@ ScatterReduce::ScatterReduce(BatchRunner* runner, const BatchContext& context,
       own.push_back(r == self_ ? 0 : units_.Capacity(u, static_cast<int>(self_)));
     }
   }
-  messages_ = CutUp(all, &runner_.send_);
+  sent_from_ = runner_.SentMemory(std::accumulate(all.begin(), all.end(), size_t{0}));
+  messages_ = CutUp(all, sent_from_.get());
   received_ = CutUp(own, &runner_.receive_);
   results_ = CutUp(all, &runner_.results_);
 }
@@ -192,7 +193,7 @@ absl::Status ScatterReduce::EncodePart(const Part& part) {
         tensor.codec->EncodeParts(item.params, encoding_, {&pieces[r], 1});
     if (!encoded.ok()) return encoded.status();
     item.nonfinite |= encoded->nonfinite;
-    runner_.KeepSent(&item, pieces[r]);
+    runner_.KeepSent(&item, pieces[r], sent_from_);
   }
   std::byte closing[kMostClosingBytes];
   const size_t closing_bytes = part.last ? tensor.codec->ClosingBytes(item.params) : 0;
