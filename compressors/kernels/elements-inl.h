@@ -153,7 +153,7 @@ struct DecodeElementRows {
 template <typename Format>
 bool DecodeElementsAs(ElementFormat format, const Peers& peers, float weight, Start start, float* out,
                       size_t n) {
-  if (IsStaged(start, out)) {
+  if (IsStaged(start, out, n)) {
     bool all_finite = true;
     DecodeStaged(start, out, n, [&](Start here, size_t begin, size_t count, float* to) HWY_ATTR {
       all_finite &=

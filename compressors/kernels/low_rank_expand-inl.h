@@ -84,8 +84,13 @@ void Expand(const FactorShape& shape, const float* left, const float* right, flo
             float* out) {
   // Rows whose elements of left fit into the registers.
   constexpr size_t kRows = kVectors == 1 ? 4 : 2;
-  constexpr size_t kLongRow = 256;
-  if (Streams(start) && shape.columns < kLongRow) start = Start::kAssign;  // most lines would be of two rows
+  // What is streamed is made row by row. With more products each that takes longer than the stores save.
+  constexpr size_t kStreamRank = 4;
+  const bool direct = StartAt(start, out) == start && shape.columns % kLanes == 0;  // each row is whole lines
+  // Staged rows read `right` anew by chunks: while it stays in the L1 cache, or is little.
+  const bool quick = shape.rank <= 2 || shape.rank * shape.columns <= kDecodeChunk * 2;
+  const bool staged = !direct && quick && CanStage(out, shape.columns);
+  if (shape.rank > kStreamRank || !(direct || staged)) start = StartWithin(start);
   const Columns all{0, shape.columns};
   size_t i = shape.skip_first;
   // Of several rows at once, streaming would write the lines of no row in a go, and takes twice as long.
@@ -94,13 +99,14 @@ void Expand(const FactorShape& shape, const float* left, const float* right, flo
   }
   for (; i < shape.end_row(); ++i) {
     float* const row = out + i * shape.columns;
-    if (IsStaged(start, row) || (Streams(start) && shape.columns % kLanes != 0)) {
-      DecodeStaged(start, row, shape.columns,
-                   [&](Start here, size_t begin, size_t count, float* to) HWY_ATTR {
-                     ExpandRows<1>(shape, {begin, begin + count}, left + i, right, weight, here, to);
-                   });
+    if (Streams(start) && staged) {
+      constexpr size_t kChunk = 1024;  // with as much of `right`, in the L1 cache
+      DecodeStaged<kChunk>(start, row, shape.columns,
+                           [&](Start here, size_t begin, size_t count, float* to) HWY_ATTR {
+                             ExpandRows<1>(shape, {begin, begin + count}, left + i, right, weight, here, to);
+                           });
     } else {
-      ExpandRows<1>(shape, all, left + i, right, weight, StartAt(start, row), row);
+      ExpandRows<1>(shape, all, left + i, right, weight, start, row);
     }
   }
 }

@@ -102,7 +102,7 @@ struct DecodeSignRows {
 };
 
 void OneBitDecode(const Peers& bits, const float* scales, Start start, float* out, size_t n) {
-  if (IsStaged(start, out)) {
+  if (IsStaged(start, out, n)) {
     return DecodeStaged(start, out, n, [&](Start here, size_t begin, size_t count, float* to) HWY_ATTR {
       OneBitDecode(Behind(bits, begin / 8), scales, here, to, count);
     });

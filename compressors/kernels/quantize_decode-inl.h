@@ -226,7 +226,7 @@ struct DecodeCodeRows {
 
 void QuantizeDecode(uint32_t bits, const Peers& streams, const float* minimum, const float* unit,
                     float weight, size_t row, Start start, float* out, size_t n) {
-  if (IsStaged(start, out)) {
+  if (IsStaged(start, out, n)) {
     return DecodeStaged(start, out, n, [&](Start here, size_t begin, size_t count, float* to) HWY_ATTR {
       QuantizeDecode(bits, streams, minimum, unit, weight, row + begin / kLanes, here, to, count);
     });

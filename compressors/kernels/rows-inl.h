@@ -175,9 +175,12 @@ HWY_INLINE void StoreSum(Start start, VF sum, float* out) {
     hn::StoreU(sum, kF32, out);
   }
 }
+// The same into the caches.
+HWY_INLINE Start StartWithin(Start start) {
+  return start == Start::kStream ? Start::kAssign : start == Start::kStreamZero ? Start::kZero : start;
+}
 HWY_INLINE Start StartAt(Start start, const float* out) {
-  if (!Streams(start) || reinterpret_cast<uintptr_t>(out) % 64 == 0) return start;
-  return start == Start::kStream ? Start::kAssign : Start::kZero;
+  return reinterpret_cast<uintptr_t>(out) % 64 == 0 ? start : StartWithin(start);
 }
 
 // Calls store(i, wide) for the elements of `out`: a vector at i in the lines of which all is written, which
@@ -190,20 +193,23 @@ HWY_INLINE void ForStream(const float* out, size_t n, const Store& store) {
   for (; i < n; ++i) store(i, std::false_type());
 }
 
-// Whether `out` is to be written around the caches and lies so that its lines can be, but not the vectors of
-// a decoder's rows: what malloc() returns for a large vector lies 16 bytes behind a page's begin.
-inline bool IsStaged(Start start, const float* out) {
-  const auto at = reinterpret_cast<uintptr_t>(out);
-  return Streams(start) && at % 64 != 0 && at % sizeof(float) == 0;
+// Whether lines of the n elements of `out` can be written around the caches where its begin is at none, so
+// that the vectors of a decoder's rows cannot: what malloc() returns for a large vector lies 16 bytes behind
+// a page's begin. Of few elements, as in a small block, too few lines are whole.
+inline bool CanStage(const float* out, size_t n) {
+  return reinterpret_cast<uintptr_t>(out) % sizeof(float) == 0 && n >= 256;
+}
+inline bool IsStaged(Start start, const float* out, size_t n) {
+  return Streams(start) && reinterpret_cast<uintptr_t>(out) % 64 != 0 && CanStage(out, n);
 }
 
 // Calls decode(start, begin, count, to) for chunks of `out`, which go by way of the L1 cache.
-template <typename Decode>
+template <size_t kChunk = kDecodeChunk, typename Decode>
 void DecodeStaged(Start start, float* out, size_t n, const Decode& decode) {
-  alignas(64) float staged[kDecodeChunk];
-  const Start here = start == Start::kStream ? Start::kAssign : Start::kZero;
-  for (size_t begin = 0; begin < n; begin += kDecodeChunk) {
-    const size_t count = std::min(kDecodeChunk, n - begin);
+  alignas(64) float staged[kChunk];
+  const Start here = StartWithin(start);
+  for (size_t begin = 0; begin < n; begin += kChunk) {
+    const size_t count = std::min(kChunk, n - begin);
     decode(here, begin, count, staged);
     float* const to = out + begin;
     ForStream(to, count, [&](size_t i, auto wide) HWY_ATTR {

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cassert>
-#include <numeric>
 
 #include "compressors/registry.h"
 #include "proto/wire/messages.h"
@@ -21,9 +20,7 @@ size_t Tensor::PieceElements(const wire::CodecParams& params) const {
   const size_t block = codec->BlockElements(params);
   constexpr size_t kMany = size_t{1} << 20;
   const size_t fits = wire::kPieceBytes * kMany / codec->MaxPayloadBytes(params, kMany);
-  // So that all pieces' residuals begin at a line, as stores around the caches need it.
-  const size_t lines = std::lcm(block, 64 / sizeof(float));
-  return fits >= lines ? fits / lines * lines : std::max(fits / block, size_t{1}) * block;
+  return std::max(fits / block, size_t{1}) * block;
 }
 
 size_t Tensor::Pieces(const wire::CodecParams& params, int size) const {

@@ -83,6 +83,7 @@ RoundArgs BatchRunner::PrepareRounds(const BatchContext& context, Item* item, ab
   pending.params = item->params;
   pending.shards.clear();  // nothing is sent before the last round has ended
   pending.payloads.resize(sizes.payload);
+  pending.sent.reset();
 
   RoundArgs args;
   args.shape = tensor.shape;
