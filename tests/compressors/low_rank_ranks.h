@@ -196,12 +196,13 @@ inline Vector Decaying(size_t rows, size_t columns, size_t dimensions, float dec
   const Vector right = Normal(columns * dimensions, seed + 1);
   Vector matrix(rows * columns);
   float scale = 1.0f;
-  for (size_t d = 0; d < dimensions; ++d, scale *= decay) {
+  for (size_t d = 0; d < dimensions; ++d) {
     for (size_t i = 0; i < rows; ++i) {
       for (size_t j = 0; j < columns; ++j) {
         matrix[i * columns + j] += scale * left[d * rows + i] * right[d * columns + j];
       }
     }
+    scale *= decay;
   }
   return matrix;
 }

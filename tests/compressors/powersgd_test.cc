@@ -170,7 +170,7 @@ TEST_P(BothErrors, ResidualsDrainWhenGradientsStop) {
 
 // Why kLocal is the default: the averaged convention's residuals walk off at random with the ranks' noise.
 TEST(PowerSgd, LocalResidualsStaySmallerThanAveragedOnes) {
-  double norms[2];
+  double norms[2] = {};
   for (const LowRankError error : {LowRankError::kAveraged, LowRankError::kLocal}) {
     LowRankRanks ranks(LowRankParams(4, error), 16, 16, 4);
     for (int step = 0; step < 400; ++step) ranks.Exchange(Gradients(4, 16, 16, step));
@@ -359,8 +359,10 @@ TEST(PowerSgd, RefusesArgumentsThatDoNotFit) {
 
 // Chunks of sums, tiles and tails that no square matrix of a test reaches.
 TEST(PowerSgd, KernelsAreThoseOfTheReference) {
-  for (const auto& [rows, columns] :
+  for (const auto& size :
        {std::pair<size_t, size_t>{1, 1}, {3, 9003}, {2, 4096}, {9, 4097}, {5, 1040}, {1030, 15}, {6, 33}}) {
+    const size_t rows = size.first;
+    const size_t columns = size.second;
     for (size_t rank = 1; rank <= 9; ++rank) {
       SCOPED_TRACE(absl::StrCat(rows, " x ", columns, ", rank ", rank));
       const kernels::FactorShape shape{rows, columns, rank};
