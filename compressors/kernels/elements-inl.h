@@ -101,7 +101,7 @@ bool EncodeInput(const float* input, size_t n, std::byte* out) {
 template <typename Format>
 bool EncodeElementsAs(ElementFormat format, const float* input, float* residual, size_t n, std::byte* out) {
   const size_t rows = WholeRows(n);
-  const bool streams = BeyondCaches(n * Format::kBytes) && reinterpret_cast<uintptr_t>(out) % 64 == 0;
+  const bool streams = BeyondCaches(n * Format::kBytes) && AtLine(out);
   bool found = false;
   if (residual != nullptr) {
     found = EncodeRows<Format, true>(input, residual, rows, out);

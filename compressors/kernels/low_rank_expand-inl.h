@@ -86,11 +86,12 @@ void Expand(const FactorShape& shape, const float* left, const float* right, flo
   constexpr size_t kRows = kVectors == 1 ? 4 : 2;
   // What is streamed is made row by row. With more products each that takes longer than the stores save.
   constexpr size_t kStreamRank = 4;
-  const bool direct = StartAt(start, out) == start && shape.columns % kLanes == 0;  // each row is whole lines
   // Staged rows read `right` anew by chunks: while it stays in the L1 cache, or is little.
-  const bool quick = shape.rank <= 2 || shape.rank * shape.columns <= kDecodeChunk * 2;
-  const bool staged = !direct && quick && CanStage(out, shape.columns);
-  if (shape.rank > kStreamRank || !(direct || staged)) start = StartWithin(start);
+  constexpr size_t kNear = 8192;
+  const bool lines = AtLine(out) && shape.columns % kLanes == 0;  // every row is whole lines
+  const bool near = shape.rank <= 2 || shape.rank * shape.columns <= kNear;
+  const bool streams = shape.rank <= kStreamRank && (lines || (near && CanStage(out, shape.columns)));
+  if (!streams) start = StartWithin(start);
   const Columns all{0, shape.columns};
   size_t i = shape.skip_first;
   // Of several rows at once, streaming would write the lines of no row in a go, and takes twice as long.
@@ -99,7 +100,7 @@ void Expand(const FactorShape& shape, const float* left, const float* right, flo
   }
   for (; i < shape.end_row(); ++i) {
     float* const row = out + i * shape.columns;
-    if (Streams(start) && staged) {
+    if (Streams(start) && !lines) {
       constexpr size_t kChunk = 1024;  // with as much of `right`, in the L1 cache
       DecodeStaged<kChunk>(start, row, shape.columns,
                            [&](Start here, size_t begin, size_t count, float* to) HWY_ATTR {

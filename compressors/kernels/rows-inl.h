@@ -93,9 +93,12 @@ HWY_INLINE VF Compensated(const float* input, const float* residual, size_t i) {
 // Where what is left over goes.
 enum class Keep { kNot, kInResidual, kAroundCaches };
 
+// Whether a line of the caches begins there, which stores around them need.
+inline bool AtLine(const void* at) { return reinterpret_cast<uintptr_t>(at) % 64 == 0; }
+
 // Whether a residual that is read elsewhere can be written around the caches.
 inline bool GoesAround(const float* before, const float* residual) {
-  return before != residual && reinterpret_cast<uintptr_t>(residual) % 64 == 0;
+  return before != residual && AtLine(residual);
 }
 
 template <Keep kKeep>
@@ -179,16 +182,14 @@ HWY_INLINE void StoreSum(Start start, VF sum, float* out) {
 HWY_INLINE Start StartWithin(Start start) {
   return start == Start::kStream ? Start::kAssign : start == Start::kStreamZero ? Start::kZero : start;
 }
-HWY_INLINE Start StartAt(Start start, const float* out) {
-  return reinterpret_cast<uintptr_t>(out) % 64 == 0 ? start : StartWithin(start);
-}
+HWY_INLINE Start StartAt(Start start, const float* out) { return AtLine(out) ? start : StartWithin(start); }
 
 // Calls store(i, wide) for the elements of `out`: a vector at i in the lines of which all is written, which
 // can be streamed (a part of one would be slower than a line in the caches), else one element.
 template <typename Store>
 HWY_INLINE void ForStream(const float* out, size_t n, const Store& store) {
   size_t i = 0;
-  for (; i < n && reinterpret_cast<uintptr_t>(out + i) % 64 != 0; ++i) store(i, std::false_type());
+  for (; i < n && !AtLine(out + i); ++i) store(i, std::false_type());
   for (const size_t end = i + (n - i) / kLanes * kLanes; i < end; i += kN) store(i, std::true_type());
   for (; i < n; ++i) store(i, std::false_type());
 }
@@ -197,10 +198,11 @@ HWY_INLINE void ForStream(const float* out, size_t n, const Store& store) {
 // that the vectors of a decoder's rows cannot: what malloc() returns for a large vector lies 16 bytes behind
 // a page's begin. Of few elements, as in a small block, too few lines are whole.
 inline bool CanStage(const float* out, size_t n) {
-  return reinterpret_cast<uintptr_t>(out) % sizeof(float) == 0 && n >= 256;
+  constexpr size_t kFew = 256;
+  return reinterpret_cast<uintptr_t>(out) % sizeof(float) == 0 && n >= kFew;
 }
 inline bool IsStaged(Start start, const float* out, size_t n) {
-  return Streams(start) && reinterpret_cast<uintptr_t>(out) % 64 != 0 && CanStage(out, n);
+  return Streams(start) && !AtLine(out) && CanStage(out, n);
 }
 
 // Calls decode(start, begin, count, to) for chunks of `out`, which go by way of the L1 cache.

@@ -142,11 +142,10 @@ class BatchRunner {
   // Where the item's fp32 result is put together: recv itself where it can be, else `staging`.
   static bool ResultIsDirect(const Item& item);
   absl::Span<float> ResultSpan(const Item& item, Buffer<float>* staging);
-  // Method and codec: what the codec is to encode. What it makes of it is kept for ResolvePending, payload by
-  // payload; `closing` is what Close has written.
+  // Method and codec: what the codec is to encode. What it makes of it is kept for ResolvePending; `closing`
+  // is what Close has written.
   EncodeArgs BeginEncode(const BatchContext& context, Item* item);
-  void KeepSent(Item* item, const Shard& shard);
-  // The same where the payload is sent from, in `memory` of SentMemory(), which the tensor then keeps.
+  // A part's payload is kept where it is sent from, in `memory` of SentMemory().
   void KeepSent(Item* item, const Shard& shard, const std::shared_ptr<const Buffer<std::byte>>& memory);
   void EndEncode(Item* item, wire::Bytes closing);
   // Memory that no tensor keeps any more, for so many bytes.

@@ -82,17 +82,13 @@ absl::Status ResolvePending(Tensor* tensor, double applied) {
   }
   if (touches_residual && !pending.dense) tensor->Materialize();
   if (returned > 0.0 && !residual.empty()) {
-    size_t at = 0;
     std::vector<std::byte> completed;
     for (const Shard& shard : pending.shards) {
-      wire::Bytes payload;
+      wire::Bytes payload = pending.payloads;
       if (pending.sent != nullptr) {
         completed.assign(shard.out.begin(), shard.out.begin() + static_cast<ptrdiff_t>(shard.size));
         tensor->codec->Complete(pending.params, pending.closing, absl::MakeSpan(completed));
         payload = completed;
-      } else {
-        payload = wire::Bytes(pending.payloads).subspan(at, shard.size);
-        at += shard.size;
       }
       if (shard.begin == shard.end) continue;
       const absl::Status status =

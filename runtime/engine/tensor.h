@@ -94,10 +94,9 @@ struct Tensor {
     bool dense = false;
     bool nonfinite = false;  // some rank's gradient was: the result was withheld, so nothing was applied
     wire::CodecParams params;
-    // Own payloads of the first compression: shard i's are the i-th piece of `payloads`; after a
-    // scatter-reduce they are its `out`, where they were sent from, in `sent`. There they are not to be
-    // written: after a failure they may still be on their way. `closing` is yet to complete them
-    // (Compressor::Complete).
+    // What the first compression made: `payloads`, of one shard, the whole tensor. After a scatter-reduce, of
+    // each shard what begins at its `out`, where it was sent from, in `sent`. There it is not to be written:
+    // after a failure it may still be on its way. `closing` is yet to complete it (Compressor::Complete).
     std::vector<Shard> shards;
     std::vector<std::byte> payloads;
     std::shared_ptr<const Buffer<std::byte>> sent;

@@ -502,8 +502,9 @@ TEST(Streaming, SumsAroundTheCachesAsIntoThem) {
       for (const size_t shift : {0, 1, 4, 8, 12, 15}) {
         FloatVector plain(4 * kApart + shift, 7.0f);
         FloatVector around(4 * kApart + shift, 7.0f);
-        all(peers == 1 && shift > 4 ? Start::kAssign : Start::kZero, plain.data() + shift);
-        all(peers == 1 && shift > 4 ? Start::kStream : Start::kStreamZero, around.data() + shift);
+        const bool assigns = peers == 1 && shift > 4;
+        all(assigns ? Start::kAssign : Start::kZero, plain.data() + shift);
+        all(assigns ? Start::kStream : Start::kStreamZero, around.data() + shift);
         EndStream();
         EXPECT_EQ(Bits({plain.begin(), plain.end()}), Bits({around.begin(), around.end()}))
             << kernels->name << " " << peers << " " << shift;

@@ -79,22 +79,16 @@ EncodeArgs BatchRunner::BeginEncode(const BatchContext& context, Item* item) {
   pending.shards.clear();
   pending.payloads.clear();
   pending.sent.reset();
+  // Until EndEncode; where encoding stops before that, zeros must do.
   pending.closing.assign(tensor.codec->ClosingBytes(item->params), std::byte{0});
   return args;
-}
-
-void BatchRunner::KeepSent(Item* item, const Shard& shard) {
-  Tensor::Pending& pending = item->tensor->pending;
-  pending.shards.push_back(shard);
-  pending.payloads.insert(pending.payloads.end(), shard.out.begin(),
-                          shard.out.begin() + static_cast<ptrdiff_t>(shard.size));
 }
 
 void BatchRunner::KeepSent(Item* item, const Shard& shard,
                            const std::shared_ptr<const Buffer<std::byte>>& memory) {
   Tensor::Pending& pending = item->tensor->pending;
   pending.shards.push_back(shard);
-  if (pending.sent != memory) pending.sent = memory;
+  pending.sent = memory;
 }
 
 void BatchRunner::EndEncode(Item* item, wire::Bytes closing) {
@@ -105,13 +99,14 @@ void BatchRunner::EndEncode(Item* item, wire::Bytes closing) {
 
 std::shared_ptr<Buffer<std::byte>> BatchRunner::SentMemory(size_t bytes) {
   // The smallest that will do, else the largest, so that from step to step batches find what they had.
-  const auto better = [bytes](size_t a, size_t b) {
-    return (a >= bytes) != (b >= bytes) ? a >= bytes : (a >= bytes ? a < b : a > b);
+  const auto unfit = [bytes](const Buffer<std::byte>& memory) {
+    const size_t has = memory.capacity();
+    return has >= bytes ? has - bytes : SIZE_MAX - has;
   };
   std::shared_ptr<Buffer<std::byte>>* best = nullptr;
   for (std::shared_ptr<Buffer<std::byte>>& memory : sent_) {
     if (memory.use_count() > 1) continue;  // some tensor's step has yet to end
-    if (best == nullptr || better(memory->capacity(), (*best)->capacity())) best = &memory;
+    if (best == nullptr || unfit(*memory) < unfit(**best)) best = &memory;
   }
   if (best == nullptr) best = &sent_.emplace_back(std::make_shared<Buffer<std::byte>>());
   return *best;
@@ -127,7 +122,9 @@ absl::Status BatchRunner::EncodeWhole(const BatchContext& context, Item* item, S
       tensor.codec->Encode(item->params, args, absl::MakeSpan(shard, 1));
   if (!encoded.ok()) return encoded.status();
   item->nonfinite |= encoded->nonfinite;
-  KeepSent(item, *shard);
+  tensor.pending.shards = {*shard};
+  tensor.pending.payloads.assign(shard->out.begin(),
+                                 shard->out.begin() + static_cast<ptrdiff_t>(shard->size));
   EndEncode(item, {});
   if (selected != nullptr) {
     const size_t most = tensor.codec->MostEntries(item->params, tensor.elements);

@@ -70,9 +70,9 @@ class ScatterReduce {
   const size_t self_;
   const Units units_;
 
-  // By unit and rank: this rank's pieces for their owners, in memory that their tensors keep until their step
-  // ends, and the owners' sums.
+  // Memory of messages_, which their tensors keep until their step ends.
   std::shared_ptr<Buffer<std::byte>> sent_from_;
+  // By unit and rank: this rank's pieces for their owners, and the owners' sums.
   std::vector<wire::MutableBytes> messages_;
   std::vector<size_t> message_sizes_;
   std::vector<wire::MutableBytes> results_;

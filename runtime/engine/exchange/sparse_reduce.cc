@@ -307,7 +307,6 @@ class BatchRunner::SparseReduce {
     pending.payloads.resize(Packed(*item, item->params, Whole(*item), kept));
     pending.payloads.resize(
         Pack(*item, item->params, Whole(*item), own.positions, own.values, absl::MakeSpan(pending.payloads)));
-    pending.shards.front().size = pending.payloads.size();
     tensor.method->AfterEncode(own.positions);
   }
 
